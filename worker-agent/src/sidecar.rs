@@ -1,0 +1,3 @@
+//! The trusted half: holds the attempt's credentials, drives the steps, and owns the sandbox that the harness runs in.
+
+pub mod sandbox;
