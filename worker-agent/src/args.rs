@@ -17,6 +17,8 @@ pub(crate) enum Command {
     /// The untrusted half, inside the sandbox; started by the sidecar.
     #[command(hide = true)]
     Harness(Harness),
+    /// Try whether workers can run on this machine.
+    Probe(Probe),
 }
 
 #[derive(Debug, Args)]
@@ -36,4 +38,23 @@ pub(crate) struct Harness {
     /// Become the leader of a session of its own.
     #[arg(long)]
     pub(crate) own_session: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The Claude Code binary that workers would run.
+    #[arg(long, env = "MAINLOOP_CLAUDE")]
+    pub(crate) claude: Option<PathBuf>,
+    /// bubblewrap's binary, where it is not in the usual places.
+    #[arg(long, env = "MAINLOOP_BWRAP")]
+    pub(crate) bwrap: Option<PathBuf>,
+    /// The folder that workers live in.
+    #[arg(long, env = "MAINLOOP_WORKERS")]
+    pub(crate) data: Option<PathBuf>,
+    /// A TOML file with the user's `[toolchains]`.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
 }

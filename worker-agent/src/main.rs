@@ -2,13 +2,16 @@
 
 mod args;
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
-use mainloop_worker_agent::harness;
+use mainloop_worker_agent::sidecar::sandbox::Toolchains;
+use mainloop_worker_agent::{harness, probe};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Probe};
 
 // One thread: it is enough for either half, and the sandbox's parent-death signal hangs on the thread that spawns.
 #[tokio::main(flavor = "current_thread")]
@@ -40,7 +43,61 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 own_session: args.own_session,
             };
             harness::run(options).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Probe(args) => {
+            let outcome = probe::run(&probe_options(&args)?).await;
+            let text = if args.json {
+                serde_json::to_string_pretty(&outcome)? + "\n"
+            } else {
+                plain(&outcome)
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(if outcome.ok {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
+    /// The part of the user's configuration that matters here.
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Config {
+        toolchains: Toolchains,
+    }
+    let config: Config = match &args.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?
+        }
+        None => Config::default(),
+    };
+    Ok(probe::Options {
+        agent: std::env::current_exe().context("find the agent's own binary")?,
+        claude: args.claude.clone(),
+        bubblewrap: args.bwrap.clone(),
+        data: args.data.clone().unwrap_or_else(std::env::temp_dir),
+        toolchains: config.toolchains,
+    })
+}
+
+fn plain(outcome: &probe::Outcome) -> String {
+    let mut text = String::new();
+    for check in &outcome.checks {
+        let mark = if check.ok { "ok  " } else { "FAIL" };
+        text += &format!("{mark} {:<12} {}\n", check.name, check.detail);
+        if !check.ok {
+            text += &format!("     {:<12} {}\n", "fix:", check.fix);
+        }
+    }
+    if !outcome.mounts_toml.is_empty() {
+        text += "\nToolchains found that workers do not see; for the configuration:\n\n";
+        text += &outcome.mounts_toml;
+    }
+    text
 }

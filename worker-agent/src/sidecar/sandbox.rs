@@ -17,8 +17,11 @@ mod running;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use bubblewrap::CLAUDE;
 pub use bubblewrap::HARNESS_PORT;
+pub use host::HostError;
 pub use mounts::{Mount, MountError, Toolchains};
+pub use reach::Unreachable;
 pub use running::{Running, StartError, Worker};
 
 /// Where a worker's user ids begin when the sidecar is root and nothing else is configured: far above those of people,
@@ -87,6 +90,11 @@ impl Ids {
         });
         let id = UID_BASE + hash % UID_RANGE;
         Self { uid: id, gid: id }
+    }
+
+    /// Every folder above the path lets these ids pass, and the path itself lets them read.
+    pub fn can_reach(self, path: &Path) -> bool {
+        reach::check(path, self).is_ok()
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Sandbox, host};
 /// want a usual port find it free.
 pub const HARNESS_PORT: u16 = 41999;
 
-pub(super) const CLAUDE: &str = "/mainloop/claude";
+pub(crate) const CLAUDE: &str = "/mainloop/claude";
 const AGENT: &str = "/mainloop/agent";
 const SOCKETS: &str = "/mainloop/sock";
 const WORK: &str = "/work";

@@ -41,7 +41,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    pub(super) fn inside(&self) -> &Path {
+    pub(crate) fn inside(&self) -> &Path {
         self.path.as_deref().unwrap_or(&self.host)
     }
 }
