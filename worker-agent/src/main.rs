@@ -87,17 +87,19 @@ fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
 }
 
 fn plain(outcome: &probe::Outcome) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for check in &outcome.checks {
         let mark = if check.ok { "ok  " } else { "FAIL" };
-        text += &format!("{mark} {:<12} {}\n", check.name, check.detail);
+        lines.push(format!("{mark} {:<12} {}", check.name, check.detail));
         if !check.ok {
-            text += &format!("     {:<12} {}\n", "fix:", check.fix);
+            lines.push(format!("     {:<12} {}", "fix:", check.fix));
         }
     }
     if !outcome.mounts_toml.is_empty() {
-        text += "\nToolchains found that workers do not see; for the configuration:\n\n";
-        text += &outcome.mounts_toml;
+        lines.push(
+            "\nToolchains found that workers do not see; for the configuration:\n".to_owned(),
+        );
+        lines.push(outcome.mounts_toml.clone());
     }
-    text
+    lines.join("\n") + "\n"
 }

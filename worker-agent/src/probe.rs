@@ -140,55 +140,39 @@ async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check
 
 fn judge(seen: &Inspection, canary: &Canary, options: &Options, checks: &mut Vec<Check>) {
     let wall = "do not start tasks; report this with the output of `mainloop doctor -o json`";
-    let mut holds = |name: &str, ok: bool, detail: String| {
+    let mut holds = |name: &str, ok: bool, detail: &str, otherwise: String| {
         checks.push(if ok {
-            good(name, detail)
+            good(name, detail.to_owned())
         } else {
-            bad(name, detail, wall)
+            bad(name, otherwise, wall)
         });
     };
-    let reached = seen.reached.join(", ");
     let network = seen.interfaces == ["lo"] && seen.reached.is_empty() && !canary.was_reached();
+    let (interfaces, reached) = (seen.interfaces.join(", "), seen.reached.join(", "));
+    let otherwise = format!("interfaces {interfaces}; reached {reached}");
     holds(
         "network",
         network,
-        match network {
-            true => "a loopback of its own and nothing else".to_owned(),
-            false => format!(
-                "interfaces {}; reached {reached}",
-                seen.interfaces.join(", ")
-            ),
-        },
+        "a loopback of its own and nothing else",
+        otherwise,
     );
-    let files = seen.visible.is_empty();
-    holds(
-        "files",
-        files,
-        match files {
-            true => "no home, no other worker, no socket of the host".to_owned(),
-            false => format!("can see {}", seen.visible.join(", ")),
-        },
-    );
+
+    let otherwise = format!("can see {}", seen.visible.join(", "));
+    let files = "no home, no other worker, no socket of the host";
+    holds("files", seen.visible.is_empty(), files, otherwise);
+
     let alone = seen.pid == 1 && seen.processes.len() == 1;
-    holds(
-        "processes",
-        alone,
-        match alone {
-            true => "sees its own only".to_owned(),
-            false => format!(
-                "is process {}, sees {}",
-                seen.pid,
-                seen.processes.join(", ")
-            ),
-        },
+    let otherwise = format!(
+        "is process {}, sees {}",
+        seen.pid,
+        seen.processes.join(", ")
     );
+    holds("processes", alone, "sees its own only", otherwise);
+
     let has = |line: &str| seen.confinement.iter().any(|found| found == line);
     let weak = has("CapEff: 0000000000000000") && has("NoNewPrivs: 1") && seen.uid != 0;
-    holds(
-        "rights",
-        weak,
-        format!("uid {} inside, {}", seen.uid, seen.confinement.join(", ")),
-    );
+    let rights = format!("uid {} inside, {}", seen.uid, seen.confinement.join(", "));
+    holds("rights", weak, &rights, rights.clone());
 
     for ((name, fix), (ok, detail)) in programs(options).iter().zip(&seen.programs) {
         checks.push(if *ok {

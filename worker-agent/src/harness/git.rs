@@ -8,9 +8,9 @@ use super::environment::Places;
 use crate::channel::Failure;
 
 /// For commands that only touch the work tree. Large repositories on slow disks need minutes for a checkout.
-pub(super) const LOCAL: Duration = Duration::from_secs(10 * 60);
+pub(super) const LOCAL: Duration = Duration::from_mins(10);
 /// For a clone, a fetch or a push.
-pub(super) const REMOTE: Duration = Duration::from_secs(30 * 60);
+pub(super) const REMOTE: Duration = Duration::from_mins(30);
 
 /// Options of every command; they win over the repository's own configuration.
 const ALWAYS: [&str; 10] = [

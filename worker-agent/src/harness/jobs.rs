@@ -17,7 +17,7 @@ use crate::channel::{Failure, Frame, Reply, Report, Request};
 /// The first wait after a push that failed; doubled up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// The longest wait between two pushes of the same head.
-const RETRY_MOST: Duration = Duration::from_secs(60);
+const RETRY_MOST: Duration = Duration::from_mins(1);
 /// Requests at once. The sidecar has one or two under way; more is a mistake, and refused.
 const REQUESTS: usize = 16;
 

@@ -1,5 +1,6 @@
 //! Clone, commit and push through the loopback and the proxies' socket, against a real git server.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -164,7 +165,7 @@ async fn commits_are_pushed_by_themselves_while_that_is_on() {
     // Not by `script`, which wants no other notices.
     let setup = mainloop_worker_agent::channel::Setup {
         commands: vec![commit.into()],
-        env: Default::default(),
+        env: BTreeMap::default(),
         timeout_seconds: 30,
     };
     world.worker.harness.setup(setup).await.unwrap();
@@ -336,7 +337,7 @@ async fn backend(
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let (_, output) = tokio::join!(
+    let ((), output) = tokio::join!(
         async move {
             // It does not read the body of every request.
             let _ = stdin.write_all(&body).await;

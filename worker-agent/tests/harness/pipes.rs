@@ -1,5 +1,6 @@
 //! Claude Code's pipes, with shell scripts in its place.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainloop_worker_agent::channel::{Inspect, Output, Pipes, Signal, StartClaude};
@@ -184,8 +185,8 @@ fn shell(script: &str) -> StartClaude {
     StartClaude {
         program: "/bin/bash".into(),
         args: vec!["-c".into(), script.into()],
-        env: Default::default(),
-        files: Default::default(),
+        env: BTreeMap::default(),
+        files: BTreeMap::default(),
     }
 }
 

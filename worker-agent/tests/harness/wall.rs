@@ -1,5 +1,6 @@
 //! What the wall holds back.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt;
@@ -212,7 +213,7 @@ async fn the_end_of_a_step_ends_what_is_under_way() {
     let worker = sandbox(place.path(), "a").start().await.unwrap();
     let setup = Setup {
         commands: vec!["sleep 1000".into()],
-        env: Default::default(),
+        env: BTreeMap::default(),
         timeout_seconds: 1000,
     };
     let (setup, killed) = tokio::join!(worker.harness.setup(setup), async {
