@@ -9,9 +9,9 @@ use crate::support::{agent, place};
 #[test]
 fn the_probe_finds_the_wall_in_place() {
     let place = place();
-    let done = Command::new(agent())
+    let done = Command::new(agent(place.path()))
         .args(["probe", "--json", "--claude", "/usr/bin/git", "--data"])
-        .arg(place.path())
+        .arg(place.path().join("data"))
         .output()
         .unwrap();
     let outcome: Outcome = serde_json::from_slice(&done.stdout).unwrap();
@@ -35,7 +35,9 @@ fn the_probe_finds_the_wall_in_place() {
     ];
     assert_eq!(names, wanted);
     assert_eq!(
-        std::fs::read_dir(place.path()).unwrap().count(),
+        std::fs::read_dir(place.path().join("data"))
+            .unwrap()
+            .count(),
         0,
         "it removes its folder"
     );
@@ -48,9 +50,9 @@ fn a_missing_bubblewrap_and_a_broken_one_each_have_a_fix() {
         ("/no/such/bwrap", "bubblewrap", "apt-get install bubblewrap"),
         ("/bin/false", "namespaces", ""),
     ] {
-        let done = Command::new(agent())
+        let done = Command::new(agent(place.path()))
             .args(["probe", "--json", "--bwrap", bwrap, "--data"])
-            .arg(place.path())
+            .arg(place.path().join("data"))
             .output()
             .unwrap();
         let outcome: Outcome = serde_json::from_slice(&done.stdout).unwrap();

@@ -3,7 +3,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use mainloop_worker_agent::channel::{Error, Notice, Setup};
@@ -30,7 +29,7 @@ pub(crate) fn sandbox(place: &Path, name: &str) -> Sandbox {
             program: find_bubblewrap(None).expect("bubblewrap is installed"),
             tmp_bytes: 64 << 20,
         },
-        agent: agent(),
+        agent: agent(place),
         claude: None,
         work: place.join(name).join("work"),
         run: place.join(name).join("run"),
@@ -80,14 +79,11 @@ pub(crate) async fn until<T, S: std::fmt::Debug>(
 }
 
 /// The binary, copied to where every user can get to it.
-pub(crate) fn agent() -> PathBuf {
-    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = COPY.get_or_init(|| {
-        let folder = place();
-        let path = folder.path().join("agent");
+pub(crate) fn agent(place: &Path) -> PathBuf {
+    let path = place.join("agent");
+    if !path.exists() {
         fs::copy(env!("CARGO_BIN_EXE_mainloop-worker-agent"), &path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-        (folder, path)
-    });
-    path.clone()
+    }
+    path
 }
