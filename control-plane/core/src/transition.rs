@@ -60,7 +60,11 @@ pub const TABLE: &[Edge] = &[
         E::CancelRequested,
         &[P::Cancelled],
     ),
-    edge(&[P::Failed], E::RetryRequested, &[P::Planning, P::Implementing, P::Ci, P::FixingCi]),
+    edge(
+        &[P::Failed],
+        E::RetryRequested,
+        &[P::Planning, P::Implementing, P::Ci, P::FixingCi],
+    ),
     // The worker comes and goes
     edge(&[P::Planning], E::Claimed, &[P::Planning]),
     edge(&[P::Implementing], E::Claimed, &[P::Implementing]),
@@ -72,11 +76,19 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::FixingCi], E::AttemptConnected, &[P::FixingCi]),
     edge(&[P::Planning], E::AttemptLost, &[P::Planning, P::Failed]),
     edge(&[P::PlanReview], E::AttemptLost, &[P::PlanReview]),
-    edge(&[P::Implementing], E::AttemptLost, &[P::Implementing, P::Failed]),
+    edge(
+        &[P::Implementing],
+        E::AttemptLost,
+        &[P::Implementing, P::Failed],
+    ),
     edge(&[P::Ci], E::AttemptLost, &[P::Ci, P::Failed]),
     edge(&[P::FixingCi], E::AttemptLost, &[P::FixingCi, P::Failed]),
     edge(&[P::Planning], E::DeadlinePassed, &[P::Planning, P::Failed]),
-    edge(&[P::Implementing], E::DeadlinePassed, &[P::Implementing, P::Failed]),
+    edge(
+        &[P::Implementing],
+        E::DeadlinePassed,
+        &[P::Implementing, P::Failed],
+    ),
     edge(&[P::Ci], E::DeadlinePassed, &[P::Ci, P::Failed]),
     edge(&[P::FixingCi], E::DeadlinePassed, &[P::FixingCi, P::Failed]),
     edge(&[P::Planning], E::WaitElapsed, &[P::Planning]),
@@ -96,7 +108,11 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
     edge(&[P::Implementing], E::PullOpened, &[P::Implementing]),
     edge(&[P::FixingCi], E::PullOpened, &[P::FixingCi]),
-    edge(&[P::Implementing], E::WorkFinished, &[P::Ci, P::Implementing]),
+    edge(
+        &[P::Implementing],
+        E::WorkFinished,
+        &[P::Ci, P::Implementing],
+    ),
     edge(&[P::FixingCi], E::WorkFinished, &[P::Ci, P::FixingCi]),
     edge(&[P::Ci], E::CiRunning, &[P::Ci]),
     edge(&[P::Ci], E::CiPassed, &[P::Ci]),
@@ -104,12 +120,24 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Ci], E::CiAbsent, &[P::Ci, P::Failed]),
     edge(&[P::Ci], E::MarkedReady, &[P::Ready]),
     edge(&[P::Planning], E::StepFailed, &[P::Planning, P::Failed]),
-    edge(&[P::Implementing], E::StepFailed, &[P::Implementing, P::Failed]),
+    edge(
+        &[P::Implementing],
+        E::StepFailed,
+        &[P::Implementing, P::Failed],
+    ),
     edge(&[P::Ci], E::StepFailed, &[P::Ci, P::Failed]),
     edge(&[P::FixingCi], E::StepFailed, &[P::FixingCi, P::Failed]),
     // The code host
-    edge(&[P::Implementing, P::Ci, P::FixingCi, P::Ready], E::PullMerged, &[P::Completed]),
-    edge(&[P::Implementing, P::Ci, P::FixingCi, P::Ready], E::PullClosed, &[P::Cancelled]),
+    edge(
+        &[P::Implementing, P::Ci, P::FixingCi, P::Ready],
+        E::PullMerged,
+        &[P::Completed],
+    ),
+    edge(
+        &[P::Implementing, P::Ci, P::FixingCi, P::Ready],
+        E::PullClosed,
+        &[P::Cancelled],
+    ),
 ];
 
 /// A task after an event, and what is wanted done about it.
@@ -204,12 +232,20 @@ pub fn next(
     limits: &Limits,
 ) -> Result<Transition, Rejected> {
     let phase = task.phase.kind();
-    if !TABLE.iter().any(|edge| edge.on == event.kind() && edge.from.contains(&phase)) {
-        return Err(Rejected::Phase { phase, event: event.kind() });
+    if !TABLE
+        .iter()
+        .any(|edge| edge.on == event.kind() && edge.from.contains(&phase))
+    {
+        return Err(Rejected::Phase {
+            phase,
+            event: event.kind(),
+        });
     }
     let mut after = task.clone();
-    apply(&mut after, event, now, limits)
-        .map_err(|why| Rejected::Guard { event: event.kind(), why })?;
+    apply(&mut after, event, now, limits).map_err(|why| Rejected::Guard {
+        event: event.kind(),
+        why,
+    })?;
     if step(task) != step(&after) || starts_anew(task, &after, event) {
         after.phase_version += 1;
     }
@@ -231,7 +267,12 @@ fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
     }
 }
 
-fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Result<(), &'static str> {
+fn apply(
+    task: &mut Task,
+    event: &Event,
+    now: Timestamp,
+    limits: &Limits,
+) -> Result<(), &'static str> {
     match event {
         Event::Confirmed => queue(task, Phase::Planning),
         Event::SpawnRejected | Event::PlanRejected => settle(task, Phase::Declined),
@@ -250,7 +291,8 @@ fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Res
             };
             let phase = match gate {
                 Gate::Spawn | Gate::Plan => return Err("the open item takes no answer"),
-                Gate::Question(_) | Gate::Blocker(Blocker::Worker(_) | Blocker::NoChange | Blocker::CiDeadline) => {
+                Gate::Question(_)
+                | Gate::Blocker(Blocker::Worker(_) | Blocker::NoChange | Blocker::CiDeadline) => {
                     task.phase.clone()
                 }
                 Gate::Blocker(
@@ -316,7 +358,10 @@ fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Res
             } else {
                 stumble(
                     task,
-                    Failure { class: FailureClass::Worker, message: format!("the worker was lost: {why}") },
+                    Failure {
+                        class: FailureClass::Worker,
+                        message: format!("the worker was lost: {why}"),
+                    },
                     now,
                     limits,
                 );
@@ -336,7 +381,10 @@ fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Res
             } else {
                 stumble(
                     task,
-                    Failure { class: FailureClass::Deadline, message: overdue.to_owned() },
+                    Failure {
+                        class: FailureClass::Deadline,
+                        message: overdue.to_owned(),
+                    },
                     now,
                     limits,
                 );
@@ -355,7 +403,11 @@ fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Res
             if *revision != task.plan.as_ref().map_or(1, |plan| plan.revision + 1) {
                 return Err("it has the wrong revision");
             }
-            task.plan = Some(Plan { revision: *revision, hash: hash.clone(), approved: false });
+            task.plan = Some(Plan {
+                revision: *revision,
+                hash: hash.clone(),
+                approved: false,
+            });
             task.phase = Phase::PlanReview;
             task.wait = Wait::Human(Gate::Plan);
             task.failures = 0;
@@ -425,7 +477,8 @@ fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Res
                     task,
                     Failure {
                         class: FailureClass::Ci,
-                        message: "the pull request has no checks, and policy asks for some".to_owned(),
+                        message: "the pull request has no checks, and policy asks for some"
+                            .to_owned(),
                     },
                 ),
             }
@@ -440,13 +493,20 @@ fn apply(task: &mut Task, event: &Event, now: Timestamp, limits: &Limits) -> Res
             }
             settle(task, Phase::Ready);
         }
-        Event::StepFailed { failure, transient, retry_at } => {
+        Event::StepFailed {
+            failure,
+            transient,
+            retry_at,
+        } => {
             live_or_asking(task)?;
             match (transient, retry_at) {
                 (false, _) => fail(task, failure.clone()),
                 (true, Some(at)) => {
                     task.run = Run::Idle;
-                    task.wait = Wait::Until { at: *at, why: failure.message.clone() };
+                    task.wait = Wait::Until {
+                        at: *at,
+                        why: failure.message.clone(),
+                    };
                 }
                 (true, None) => stumble(task, failure.clone(), now, limits),
             }
@@ -467,7 +527,11 @@ fn live(task: &Task) -> Result<(), &'static str> {
 
 /// The worker is there.
 fn live_or_asking(task: &Task) -> Result<(), &'static str> {
-    if task.run == Run::Live { Ok(()) } else { Err("no worker is live") }
+    if task.run == Run::Live {
+        Ok(())
+    } else {
+        Err("no worker is live")
+    }
 }
 
 /// The worker reads the checks of this very head.
@@ -520,9 +584,14 @@ fn fail(task: &mut Task, failure: Failure) {
         P::Implementing => Stage::Implementing,
         P::Ci => Stage::Ci,
         P::FixingCi => Stage::FixingCi,
-        P::Proposed | P::Planning | P::PlanReview | P::Ready | P::Completed | P::Failed | P::Cancelled | P::Declined => {
-            Stage::Planning
-        }
+        P::Proposed
+        | P::Planning
+        | P::PlanReview
+        | P::Ready
+        | P::Completed
+        | P::Failed
+        | P::Cancelled
+        | P::Declined => Stage::Planning,
     };
     settle(task, Phase::Failed { failure, from });
 }
@@ -534,7 +603,10 @@ fn stumble(task: &mut Task, failure: Failure, now: Timestamp, limits: &Limits) {
         fail(task, failure);
     } else {
         task.run = Run::Idle;
-        task.wait = Wait::Until { at: limits.retry_at(task.failures, now), why: failure.message };
+        task.wait = Wait::Until {
+            at: limits.retry_at(task.failures, now),
+            why: failure.message,
+        };
     }
 }
 
@@ -601,8 +673,14 @@ pub fn diagram() -> String {
     }
     let mut text = "stateDiagram-v2\n    [*] --> proposed\n".to_owned();
     for ((from, to), on) in arrows {
-        writeln!(text, "    {} --> {}: {}", from.word(), to.word(), on.join(", "))
-            .expect("a String takes any text");
+        writeln!(
+            text,
+            "    {} --> {}: {}",
+            from.word(),
+            to.word(),
+            on.join(", ")
+        )
+        .expect("a String takes any text");
     }
     for phase in [P::Completed, P::Cancelled, P::Declined] {
         writeln!(text, "    {} --> [*]", phase.word()).expect("a String takes any text");
