@@ -10,6 +10,7 @@ pub mod limits;
 pub mod migrate;
 pub mod nudge;
 pub mod pool;
+pub mod pulls;
 pub mod rows;
 pub mod transition;
 pub mod words;
@@ -95,6 +96,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         attempts::STATEMENTS,
         claims::STATEMENTS,
         commands::STATEMENTS,
+        pulls::STATEMENTS,
         transition::STATEMENTS,
     ]
     .concat()

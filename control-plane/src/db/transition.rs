@@ -60,6 +60,12 @@ UPDATE inbox_item SET revision = revision + 1, state = 'open', previous = body, 
 opened_at = clock_timestamp(), action = NULL, text = '', actor = '', closed_at = NULL \
 WHERE task_id = $1 AND kind = 'plan'";
 
+const READ: &str = concat!("SELECT ", task_columns!(), " FROM task WHERE id = $1");
+
+const SET_SESSION: &str = "UPDATE task SET session_id = $2 WHERE id = $1";
+
+const DURABLE: &str = "SELECT milestone FROM attempt WHERE id = $1";
+
 const WATCH_PULL: &str = "\
 INSERT INTO pull_watch (task_id) VALUES ($1) ON CONFLICT (task_id) DO UPDATE SET due_at = now(), errors = 0";
 
@@ -78,6 +84,9 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("transition::WITHDRAW_ITEM", WITHDRAW_ITEM),
     ("transition::OPEN_ITEM", OPEN_ITEM),
     ("transition::REOPEN_PLAN_ITEM", REOPEN_PLAN_ITEM),
+    ("transition::READ", READ),
+    ("transition::SET_SESSION", SET_SESSION),
+    ("transition::DURABLE", DURABLE),
     ("transition::WATCH_PULL", WATCH_PULL),
     ("transition::UNWATCH_PULL", UNWATCH_PULL),
 ];
@@ -172,6 +181,26 @@ impl Store {
         }
     }
 
+    /// A task as it is now, for the worker's link and for the watch of pull requests.
+    pub async fn task_for_link(&self, id: Uuid) -> Result<Option<TaskRow>, Error> {
+        let what = "read a task";
+        let client = self.connection(what).await?;
+        query_opt(&client, what, READ, &[&id])
+            .await?
+            .map(|row| TaskRow::try_from(&row))
+            .transpose()
+    }
+
+    /// Highest milestone of an attempt that is durable.
+    pub async fn durable_milestone(&self, attempt: Uuid) -> Result<i64, Error> {
+        let what = "read an attempt's milestones";
+        let client = self.connection(what).await?;
+        Ok(query_opt(&client, what, DURABLE, &[&attempt])
+            .await?
+            .map(|row| row.get("milestone"))
+            .unwrap_or_default())
+    }
+
     async fn try_apply(&self, id: Uuid, occurrence: &Occurrence) -> Result<Applied, Error> {
         let mut client = self.connection("change a task").await?;
         let transaction = client
@@ -211,7 +240,16 @@ pub async fn apply_in(
     occurrence: &Occurrence,
 ) -> Result<Applied, Error> {
     let from_worker = occurrence.attempt > 0;
-    let transition = match mainloop_core::next(&row.task, &occurrence.event, now, &row.limits()) {
+    let next = if from_worker && occurrence.attempt != row.task.attempt {
+        // The attempt's number is the fencing token.
+        Err(Rejected::Guard {
+            event: occurrence.event.kind(),
+            why: "it comes from an older attempt",
+        })
+    } else {
+        mainloop_core::next(&row.task, &occurrence.event, now, &row.limits())
+    };
+    let transition = match next {
         Ok(transition) => transition,
         Err(rejected) => {
             if from_worker {
@@ -479,6 +517,17 @@ async fn store_want(
         }
     }
     Ok(())
+}
+
+/// Notes the Claude session that a later attempt can resume, for a locked task.
+pub async fn set_session(
+    transaction: &Transaction<'_>,
+    task: Uuid,
+    session: &str,
+) -> Result<(), Error> {
+    execute(transaction, "note a session", SET_SESSION, &[&task, &session])
+        .await
+        .map(drop)
 }
 
 /// Opens the item of a gate. Also used when a proposal is made.
