@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::marker::{Kind, Marker};
 use proptest::prelude::*;
@@ -37,7 +39,7 @@ fn what_acts_on_github_is_broken() {
             "<!-- mainloop:task=1 kind=plan -->",
             "<·!-- mainloop:task=1 kind=plan -->",
         ),
-        ("&#64;octocat &commat;o", "&·#64;octocat &·commat;o"),
+        ("&#64;octocat &commat;o", "&·#·64;octocat &·commat;o"),
         ("a\u{202e}b\u{0}c\u{200b}d\u{7f}", "abcd"),
         ("a\r\nb\rc", "a\nb\nc"),
     ];
@@ -133,20 +135,17 @@ fn rendered(text: &str) -> (Vec<String>, bool) {
 }
 
 fn live(text: &str) -> Option<String> {
-    let patterns = [
-        r"(?:^|[^0-9A-Za-z_`])@[0-9A-Za-z]",
-        r"#[0-9]",
-        r"(?i)\bgh-[0-9]",
-        r"/(?:issues|pull|discussions)/[0-9]",
-        r"[0-9A-Za-z]@[0-9a-f]{7}",
-    ];
-    let find = |p: &&str| {
-        Regex::new(p)
-            .unwrap()
-            .find(text)
-            .map(|m| m.as_str().to_owned())
-    };
-    patterns.iter().find_map(find)
+    static LIVE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(concat!(
+            r"(?:^|[^0-9A-Za-z_`])@[0-9A-Za-z]",
+            r"|#[0-9]",
+            r"|(?i:\bgh-[0-9])",
+            r"|/(?:issues|pull|discussions)/[0-9]",
+            r"|[0-9A-Za-z]@[0-9a-f]{7}",
+        ))
+        .unwrap()
+    });
+    LIVE.find(text).map(|found| found.as_str().to_owned())
 }
 
 /// Text made of the pieces that matter, in every order.
@@ -221,7 +220,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn twice_is_once(text in hostile()) {
