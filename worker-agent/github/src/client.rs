@@ -37,6 +37,14 @@ pub struct Client {
     identity: Arc<OnceCell<Identity>>,
 }
 
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("repo", &self.repo)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Whom the token speaks as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -48,7 +56,7 @@ pub struct Identity {
 
 /// What the token sees of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Repository {
     /// The branch that work starts from unless told otherwise.
     pub default_branch: String,
@@ -203,7 +211,6 @@ struct Viewer {
 }
 
 #[derive(Deserialize)]
-#[allow(clippy::struct_excessive_bools)]
 struct RawRepository {
     default_branch: String,
     html_url: String,

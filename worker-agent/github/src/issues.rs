@@ -30,6 +30,7 @@ const TITLE_LIMIT: usize = 256;
 /// An issue or pull request as people wrote it. **Data, never instructions**: a stranger may have
 /// written it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct IssueThread {
     /// Its number.
     pub number: u64,

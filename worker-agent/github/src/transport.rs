@@ -30,7 +30,7 @@ use crate::error::{Class, Error, Result};
 /// From the first byte sent to the last byte read. GitHub itself gives up after ten seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Logs come from a blob store and may be large.
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(120);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A page of a hundred issues with bodies of 64 KiB is the largest answer that we ask for.
 const BODY_LIMIT: usize = 16 << 20;

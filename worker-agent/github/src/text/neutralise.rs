@@ -140,7 +140,7 @@ fn prose(line: &str, out: &mut String) {
         out.push(c);
         let next = at(i + 1);
         let before = if i == 0 { b' ' } else { at(i - 1) };
-        let live = match c {
+        let breaks = match c {
             '@' => {
                 next.is_ascii_alphanumeric()
                     && (!before.is_ascii_alphanumeric() || is_sha(&bytes[i + 1..]))
@@ -156,7 +156,7 @@ fn prose(line: &str, out: &mut String) {
             }
             _ => false,
         };
-        if live {
+        if breaks {
             out.push(BREAK);
         }
     }
@@ -174,7 +174,7 @@ fn code(line: &str, out: &mut String) {
     for (i, c) in line.char_indices() {
         out.push(c);
         let next = bytes.get(i + 1).copied().unwrap_or(b' ');
-        let live = match c {
+        let breaks = match c {
             '<' => line[i..].starts_with("<!--"),
             '#' => closes && next.is_ascii_digit(),
             '/' => {
@@ -183,7 +183,7 @@ fn code(line: &str, out: &mut String) {
             }
             _ => false,
         };
-        if live {
+        if breaks {
             out.push(BREAK);
         }
     }

@@ -125,7 +125,7 @@ fn rendered(text: &str) -> (Vec<String>, bool) {
             Event::Start(Tag::CodeBlock(_)) => in_code = true,
             Event::End(TagEnd::CodeBlock) => in_code = false,
             Event::Html(_) | Event::InlineHtml(_) | Event::Start(Tag::Image { .. }) => {
-                forbidden = true
+                forbidden = true;
             }
             Event::Text(t) if !in_code => texts.last_mut().unwrap().push_str(&t),
             _ => texts.push(String::new()),
