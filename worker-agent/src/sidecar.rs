@@ -1,0 +1,3 @@
+//! The trusted half of a worker: it alone holds credentials.
+
+pub mod proxy;
