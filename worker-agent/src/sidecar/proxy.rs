@@ -10,6 +10,8 @@ pub mod forward;
 pub mod git;
 pub mod model;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::convert::Infallible;
@@ -107,10 +109,11 @@ impl Proxy {
     pub async fn start(options: Options) -> Result<(Self, Events), Error> {
         let model_base = base("model", &options.model.upstream)?;
         let git_base = base("code", &options.git.upstream)?;
-        for name in [&options.git.owner, &options.git.repository, &options.git.branch] {
-            let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-            let slash = name.contains('/') && !std::ptr::eq(name, &raw const options.git.branch);
-            if name.is_empty() || slash || name.contains("..") || !name.chars().all(valid) {
+        for (name, slashes) in
+            [(&options.git.owner, false), (&options.git.repository, false), (&options.git.branch, true)]
+        {
+            let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || (slashes && c == '/');
+            if name.is_empty() || name.contains("..") || !name.chars().all(valid) {
                 return Err(Error::Name(name.clone()));
             }
         }
@@ -122,7 +125,7 @@ impl Proxy {
         let upstream = Arc::new(Upstream::default());
         let routes = Arc::new(Routes {
             model: Model::new(options.model, model_base, Arc::clone(&upstream), sink.clone()),
-            git: Git::new(options.git, git_base, upstream, sink.clone()),
+            git: Git::new(options.git, git_base, upstream, tasks.clone(), sink.clone()),
             forward: Forward::new(options.forward, never, tasks.clone(), sink),
         });
         tasks.spawn(accept(listener, Arc::clone(&routes), tasks.clone()));

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,18 +22,23 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::oneshot;
 use url::Url;
 
 use self::commands::{Command, Head};
 use self::report::{Outcome, Report};
 use super::body::{Body, BodyError, full, strip_hop_by_hop, text};
 use super::event::{Event, Sink, clip};
-use super::upstream::{Base, Upstream};
+use super::tasks::Tasks;
+use super::upstream::{self, Base, Upstream};
 
 /// Bytes of a refused push that are read before it is answered: git reads the answer only when it has sent all.
 const DRAINED: usize = 64 * 1024 * 1024;
+
+/// How long the report of a push is awaited after its client has gone.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a closed gate says.
 const GATE_CLOSED: &str = "pushes are closed until the plan is approved";
@@ -82,11 +88,12 @@ pub(super) struct Git {
     token: RwLock<Option<SecretString>>,
     gate: PushGate,
     upstream: Arc<Upstream>,
+    tasks: Tasks,
     sink: Sink,
 }
 
 impl Git {
-    pub(super) fn new(options: Options, base: Base, upstream: Arc<Upstream>, sink: Sink) -> Self {
+    pub(super) fn new(options: Options, base: Base, upstream: Arc<Upstream>, tasks: Tasks, sink: Sink) -> Self {
         Self {
             base,
             repository: format!("/{}/{}.git", options.owner, options.repository),
@@ -94,6 +101,7 @@ impl Git {
             token: RwLock::new(options.token),
             gate: PushGate::default(),
             upstream,
+            tasks,
             sink,
         }
     }
@@ -201,14 +209,39 @@ impl Git {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers(from, command.is_some());
-        let response = match self.upstream.send(request).await {
-            Ok(response) => response,
+        let answer = match &command {
+            Some(command) => self.send_push(request, command.clone()).await,
+            None => self.upstream.send(request).await.map(|response| response.map(Answered::Plain)),
+        };
+        match answer {
+            Ok(response) => self.answer(response, command),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the code host gave no answer");
-                return text(StatusCode::BAD_GATEWAY, "mainloop: the code host cannot be reached");
+                self.lost(command, "the code host gave no answer");
+                text(StatusCode::BAD_GATEWAY, "mainloop: the code host cannot be reached")
             }
-        };
-        self.answer(response, command)
+        }
+    }
+
+    /// Sends a push from a task of its own, so that its outcome is seen even when the client has gone by then.
+    async fn send_push(&self, request: Request<Body>, command: Command) -> Result<Response<Answered>, upstream::Error> {
+        let (give, take) = oneshot::channel();
+        let (upstream, tasks, sink) = (Arc::clone(&self.upstream), self.tasks.clone(), self.sink.clone());
+        self.tasks.spawn(async move {
+            let answer = upstream.send(request).await.map(|response| {
+                let accepted = response.status().is_success();
+                response.map(|inner| {
+                    if !accepted {
+                        return Answered::Plain(inner);
+                    }
+                    let watch = Watch { report: Report::new(command.answer), command, sink };
+                    Answered::Watched(Watched(Some((inner, watch)), tasks))
+                })
+            });
+            // A client that has gone drops the answer, which then reads itself to its end.
+            drop(give.send(answer));
+        });
+        take.await.unwrap_or(Err(upstream::Error::Stopped))
     }
 
     fn headers(&self, from: &HeaderMap, push: bool) -> HeaderMap {
@@ -233,7 +266,7 @@ impl Git {
         headers
     }
 
-    fn answer(&self, response: Response<Incoming>, command: Option<Command>) -> Response<Body> {
+    fn answer(&self, response: Response<Answered>, command: Option<Command>) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         if head.status.is_redirection() {
             self.lost(command, "the code host answered with a redirect");
@@ -250,16 +283,14 @@ impl Git {
         head.headers.remove(SET_COOKIE);
         head.headers.remove(WWW_AUTHENTICATE);
         head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        let Some(command) = command else {
-            return Response::from_parts(head, body.map_err(Into::into).boxed_unsync());
+        let body = match body {
+            Answered::Plain(inner) => {
+                self.lost(command, &format!("the code host answered {}", head.status));
+                inner.map_err(Into::into).boxed_unsync()
+            }
+            Answered::Watched(watched) => watched.boxed_unsync(),
         };
-        if !head.status.is_success() {
-            self.lost(Some(command), &format!("the code host answered {}", head.status));
-            return Response::from_parts(head, body.map_err(Into::into).boxed_unsync());
-        }
-        let report = Report::new(command.answer);
-        let watched = Watched { inner: body, report, command: Some(command), sink: self.sink.clone() };
-        Response::from_parts(head, watched.boxed_unsync())
+        Response::from_parts(head, body)
     }
 
     fn lost(&self, command: Option<Command>, reason: &str) {
@@ -317,59 +348,82 @@ impl hyper::body::Body for Replayed {
     }
 }
 
-/// The code host's answer to a push; says what came of it when it ends, also when the client did not wait.
-struct Watched {
-    inner: Incoming,
-    report: Report,
-    command: Option<Command>,
-    sink: Sink,
+/// An answer of the code host.
+enum Answered {
+    Plain(Incoming),
+    Watched(Watched),
 }
 
-impl Watched {
-    fn settle(&mut self) {
-        let Some(command) = self.command.take() else {
-            return;
-        };
-        self.sink.put(match self.report.outcome(&command.reference) {
-            Outcome::Ok => Event::Pushed { reference: command.reference, old: command.old, new: command.new },
-            Outcome::Rejected(reason) => Event::PushRefused { reference: Some(clip(&command.reference)), reason: clip(&reason) },
-            Outcome::Unknown => Event::PushRefused {
-                reference: Some(clip(&command.reference)),
-                reason: "the code host did not report what came of the push".to_owned(),
-            },
-        });
-    }
-}
+/// The code host's answer to a push that it took; when the client goes before the end, it is read to its end without it.
+struct Watched(Option<(Incoming, Watch)>, Tasks);
 
 impl hyper::body::Body for Watched {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let Some((inner, watch)) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(inner).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    self.report.feed(data);
+                    watch.report.feed(data);
                 }
             }
-            Poll::Ready(_) => self.settle(),
+            // Dropping the watch tells the outcome.
+            Poll::Ready(_) => self.0 = None,
             Poll::Pending => {}
         }
         polled.map_err(Into::into)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |(inner, _)| inner.size_hint())
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.settle();
+        if let Some((mut inner, mut watch)) = self.0.take() {
+            self.1.spawn(async move {
+                let read = async {
+                    while let Some(Ok(frame)) = inner.frame().await {
+                        if let Some(data) = frame.data_ref() {
+                            watch.report.feed(data);
+                        }
+                    }
+                };
+                // What was read until then decides.
+                let _ = tokio::time::timeout(REPORT_TIMEOUT, read).await;
+                drop(watch);
+            });
+        }
+    }
+}
+
+/// Says what came of a push when it is dropped.
+struct Watch {
+    report: Report,
+    command: Command,
+    sink: Sink,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let outcome = self.report.outcome(&self.command.reference);
+        let reference = std::mem::take(&mut self.command.reference);
+        let refused = |reason: String| Event::PushRefused { reference: Some(clip(&reference)), reason: clip(&reason) };
+        let event = match outcome {
+            Outcome::Rejected(reason) => refused(reason),
+            Outcome::Unknown => refused("the code host did not report what came of the push".to_owned()),
+            Outcome::Ok => Event::Pushed {
+                reference,
+                old: std::mem::take(&mut self.command.old),
+                new: std::mem::take(&mut self.command.new),
+            },
+        };
+        self.sink.put(event);
     }
 }

@@ -22,6 +22,9 @@ pub(super) enum Error {
     /// The trust roots of the system cannot be read.
     #[error("read the system's trust roots")]
     Roots(#[source] std::io::Error),
+    /// The proxy was shut down meanwhile.
+    #[error("wait for the upstream: the proxy was shut down")]
+    Stopped,
     /// No connection, or no answer on it.
     #[error("ask {authority}")]
     Request {
@@ -38,6 +41,7 @@ impl Error {
     pub(super) fn nothing_sent(&self) -> bool {
         match self {
             Self::Roots(_) => true,
+            Self::Stopped => false,
             Self::Request { source, .. } => source.is_connect(),
         }
     }
