@@ -105,31 +105,55 @@ impl Proxy {
     /// Binds the socket and serves. A rustls provider must have been installed where an upstream speaks TLS.
     ///
     /// The events end when the proxy and every `Meter` are gone.
-    #[allow(clippy::unused_async, reason = "binding needs the runtime, and callers await every start")]
+    #[allow(
+        clippy::unused_async,
+        reason = "binding needs the runtime, and callers await every start"
+    )]
     pub async fn start(options: Options) -> Result<(Self, Events), Error> {
         let model_base = base("model", &options.model.upstream)?;
         let git_base = base("code", &options.git.upstream)?;
-        for (name, slashes) in
-            [(&options.git.owner, false), (&options.git.repository, false), (&options.git.branch, true)]
-        {
-            let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || (slashes && c == '/');
+        for (name, slashes) in [
+            (&options.git.owner, false),
+            (&options.git.repository, false),
+            (&options.git.branch, true),
+        ] {
+            let valid = |c: char| {
+                c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || (slashes && c == '/')
+            };
             if name.is_empty() || name.contains("..") || !name.chars().all(valid) {
                 return Err(Error::Name(name.clone()));
             }
         }
-        let never = [&model_base, &git_base].map(|base| Never::new(base.host(), Some(base.port()))).to_vec();
-        let listener = bind(&options.socket, options.socket_mode)
-            .map_err(|source| Error::Listen { path: options.socket.clone(), source })?;
+        let never = [&model_base, &git_base]
+            .map(|base| Never::new(base.host(), Some(base.port())))
+            .to_vec();
+        let listener =
+            bind(&options.socket, options.socket_mode).map_err(|source| Error::Listen {
+                path: options.socket.clone(),
+                source,
+            })?;
         let (sink, events) = event::channel();
         let tasks = Tasks::default();
         let upstream = Arc::new(Upstream::default());
         let routes = Arc::new(Routes {
-            model: Model::new(options.model, model_base, Arc::clone(&upstream), sink.clone()),
+            model: Model::new(
+                options.model,
+                model_base,
+                Arc::clone(&upstream),
+                sink.clone(),
+            ),
             git: Git::new(options.git, git_base, upstream, tasks.clone(), sink.clone()),
             forward: Forward::new(options.forward, never, tasks.clone(), sink),
         });
         tasks.spawn(accept(listener, Arc::clone(&routes), tasks.clone()));
-        Ok((Self { routes, tasks, socket: options.socket }, events))
+        Ok((
+            Self {
+                routes,
+                tasks,
+                socket: options.socket,
+            },
+            events,
+        ))
     }
 
     /// Whether pushes may pass; closed at first.
@@ -177,7 +201,10 @@ fn base(role: &'static str, url: &url::Url) -> Result<Base, Error> {
         let mut shown = url.clone();
         // Both fail only for URLs that can hold no credentials.
         let _ = (shown.set_username(""), shown.set_password(None));
-        Error::BaseUrl { role, url: shown.to_string() }
+        Error::BaseUrl {
+            role,
+            url: shown.to_string(),
+        }
     })
 }
 
@@ -203,7 +230,10 @@ async fn accept(listener: UnixListener, routes: Arc<Routes>, tasks: Tasks) {
                 });
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the proxy socket accepted no connection");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the proxy socket accepted no connection"
+                );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -222,7 +252,10 @@ async fn serve(stream: UnixStream, routes: Arc<Routes>) {
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = connection.await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "a proxy connection ended early");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a proxy connection ended early"
+        );
     }
 }
 
@@ -241,7 +274,10 @@ impl Routes {
         let path = request.uri().path().to_owned();
         if path.starts_with("/v1/") {
             self.model.serve(request).await
-        } else if let Some(rest) = path.strip_prefix("/git").filter(|rest| rest.starts_with('/')) {
+        } else if let Some(rest) = path
+            .strip_prefix("/git")
+            .filter(|rest| rest.starts_with('/'))
+        {
             self.git.serve(rest, request).await
         } else {
             body::text(StatusCode::NOT_FOUND, "mainloop: nothing is served here")

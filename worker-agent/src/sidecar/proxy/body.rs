@@ -19,14 +19,19 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A body that is there already.
 pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A plain-text answer. Clients such as git and curl print it.
 pub(super) fn text(status: StatusCode, message: &str) -> Response<Body> {
     let mut response = Response::new(full(format!("{message}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 

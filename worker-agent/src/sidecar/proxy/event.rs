@@ -239,14 +239,20 @@ mod tests {
     use super::*;
 
     fn push(old: &str, new: &str) -> Event {
-        Event::Pushed { reference: "refs/heads/b".into(), old: old.into(), new: new.into() }
+        Event::Pushed {
+            reference: "refs/heads/b".into(),
+            old: old.into(),
+            new: new.into(),
+        }
     }
 
     #[tokio::test]
     async fn pushes_survive_a_flood_of_refusals() {
         let (sink, mut events) = channel();
         for n in 0..QUEUE * 2 {
-            sink.put(Event::ModelRefused { reason: n.to_string() });
+            sink.put(Event::ModelRefused {
+                reason: n.to_string(),
+            });
         }
         sink.put(push("a", "b"));
         sink.put(push("b", "c"));
@@ -264,11 +270,26 @@ mod tests {
     async fn spending_is_one_slot_and_hosts_are_told_once() {
         let (sink, mut events) = channel();
         for total_micros in 0..10 {
-            sink.put(Event::Spend { total_micros, usage: Usage::default() });
-            sink.put(Event::HostRefused { host: "x:443".into(), reason: "not listed".into() });
+            sink.put(Event::Spend {
+                total_micros,
+                usage: Usage::default(),
+            });
+            sink.put(Event::HostRefused {
+                host: "x:443".into(),
+                reason: "not listed".into(),
+            });
         }
-        assert!(matches!(events.recv().await, Some(Event::HostRefused { .. })));
-        assert!(matches!(events.recv().await, Some(Event::Spend { total_micros: 9, .. })));
+        assert!(matches!(
+            events.recv().await,
+            Some(Event::HostRefused { .. })
+        ));
+        assert!(matches!(
+            events.recv().await,
+            Some(Event::Spend {
+                total_micros: 9,
+                ..
+            })
+        ));
         drop(sink);
         assert_eq!(events.recv().await, None);
     }

@@ -37,10 +37,10 @@ use super::tasks::Tasks;
 const CONNECTIONS: usize = 64;
 
 /// A connection on which nothing moves for so long is closed.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 /// A connection is closed after so long, whatever moves on it.
-const TOTAL: Duration = Duration::from_secs(3600);
+const TOTAL: Duration = Duration::from_hours(1);
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 4;
@@ -76,7 +76,10 @@ pub(super) struct Never {
 
 impl Never {
     pub(super) fn new(host: &str, port: Option<u16>) -> Self {
-        Self { host: allow::normal(host).unwrap_or_default(), port }
+        Self {
+            host: allow::normal(host).unwrap_or_default(),
+            port,
+        }
     }
 
     fn matches(&self, host: &str, port: u16) -> bool {
@@ -108,7 +111,10 @@ impl Forward {
     /// Answers one request for another host.
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
         let Some(authority) = request.uri().authority().cloned() else {
-            return text(StatusCode::BAD_REQUEST, "mainloop: the request names no host");
+            return text(
+                StatusCode::BAD_REQUEST,
+                "mainloop: the request names no host",
+            );
         };
         let tunnel = request.method() == Method::CONNECT;
         let port = match (tunnel, authority.port_u16()) {
@@ -117,44 +123,71 @@ impl Forward {
             (false, None) => 80,
         };
         if !tunnel && request.uri().scheme() != Some(&Scheme::HTTP) {
-            return text(StatusCode::BAD_REQUEST, "mainloop: use CONNECT for anything but http");
+            return text(
+                StatusCode::BAD_REQUEST,
+                "mainloop: use CONNECT for anything but http",
+            );
         }
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "mainloop: too many connections at once");
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "mainloop: too many connections at once",
+            );
         };
         let stream = match self.dial(authority.host(), port).await {
             Ok(stream) => stream,
             Err(Denied::Refused(reason)) => {
                 let host = format!("{}:{port}", clip(authority.host()));
                 let message = format!("mainloop: {host} is refused: {reason}");
-                self.sink.put(Event::HostRefused { host, reason: reason.to_owned() });
+                self.sink.put(Event::HostRefused {
+                    host,
+                    reason: reason.to_owned(),
+                });
                 return text(StatusCode::FORBIDDEN, &message);
             }
             Err(Denied::Failed(error)) => {
-                let message = format!("mainloop: {}:{port} cannot be reached: {error}", clip(authority.host()));
+                let message = format!(
+                    "mainloop: {}:{port} cannot be reached: {error}",
+                    clip(authority.host())
+                );
                 return text(StatusCode::BAD_GATEWAY, &message);
             }
         };
-        if tunnel { self.tunnel(request, stream, permit) } else { self.request(request, &authority, stream, permit).await }
+        if tunnel {
+            self.tunnel(request, stream, permit)
+        } else {
+            self.request(request, &authority, stream, permit).await
+        }
     }
 
     async fn dial(&self, host: &str, port: u16) -> Result<Counted, Denied> {
         let host = allow::normal(host).ok_or(Denied::Refused("it is not a valid host name"))?;
         if self.never.iter().any(|never| never.matches(&host, port)) {
-            return Err(Denied::Refused("the code host and the model host are reached through their own proxies only"));
+            return Err(Denied::Refused(
+                "the code host and the model host are reached through their own proxies only",
+            ));
         }
-        if !self.options.allow.iter().any(|pattern| pattern.matches(&host, port)) {
+        if !self
+            .options
+            .allow
+            .iter()
+            .any(|pattern| pattern.matches(&host, port))
+        {
             return Err(Denied::Refused("it is not on the allow-list"));
         }
         let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host.as_str(), port)))
-                .await
-                .map_err(|_| Denied::Failed(io::ErrorKind::TimedOut.into()))?
-                .map_err(Denied::Failed)?
-                .collect(),
+            Err(_) => tokio::time::timeout(
+                CONNECT_TIMEOUT,
+                tokio::net::lookup_host((host.as_str(), port)),
+            )
+            .await
+            .map_err(|_| Denied::Failed(io::ErrorKind::TimedOut.into()))?
+            .map_err(Denied::Failed)?
+            .collect(),
         };
-        let fit = |address: &&SocketAddr| address::may_dial(address.ip(), &self.options.allow_addresses);
+        let fit =
+            |address: &&SocketAddr| address::may_dial(address.ip(), &self.options.allow_addresses);
         let dialled: Vec<_> = found.iter().filter(fit).take(ADDRESSES).collect();
         if dialled.is_empty() && !found.is_empty() {
             return Err(Denied::Refused("its address is not on the public Internet"));
@@ -165,7 +198,11 @@ impl Forward {
                 Ok(Ok(stream)) => {
                     // Only a delay, where it fails.
                     let _ = stream.set_nodelay(true);
-                    return Ok(Counted { stream, moved: Arc::default(), total: Arc::clone(&self.bytes) });
+                    return Ok(Counted {
+                        stream,
+                        moved: Arc::default(),
+                        total: Arc::clone(&self.bytes),
+                    });
                 }
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
@@ -174,7 +211,12 @@ impl Forward {
         Err(Denied::Failed(last))
     }
 
-    fn tunnel(&self, request: Request<Incoming>, mut stream: Counted, permit: OwnedSemaphorePermit) -> Response<Body> {
+    fn tunnel(
+        &self,
+        request: Request<Incoming>,
+        mut stream: Counted,
+        permit: OwnedSemaphorePermit,
+    ) -> Response<Body> {
         self.tasks.spawn(async move {
             let _permit = permit;
             let moved = Arc::clone(&stream.moved);
@@ -198,11 +240,17 @@ impl Forward {
         permit: OwnedSemaphorePermit,
     ) -> Response<Body> {
         let moved = Arc::clone(&stream.moved);
-        let failed = |error: hyper::Error| text(StatusCode::BAD_GATEWAY, &format!("mainloop: the host gave no answer: {error}"));
-        let (mut sender, connection) = match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
-            Ok(pair) => pair,
-            Err(error) => return failed(error),
+        let failed = |error: hyper::Error| {
+            text(
+                StatusCode::BAD_GATEWAY,
+                &format!("mainloop: the host gave no answer: {error}"),
+            )
         };
+        let (mut sender, connection) =
+            match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
+                Ok(pair) => pair,
+                Err(error) => return failed(error),
+            };
         self.tasks.spawn(async move {
             let _permit = permit;
             bounded(async { drop(connection.await) }, &moved).await;
@@ -212,7 +260,12 @@ impl Forward {
         if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
             head.headers.insert(HOST, host);
         }
-        head.uri = Uri::from(head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+        head.uri = Uri::from(
+            head.uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        );
         match sender.send_request(Request::from_parts(head, body)).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
@@ -264,7 +317,11 @@ impl Counted {
 }
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         self.count(buf.filled().len() - before);
@@ -273,7 +330,11 @@ impl AsyncRead for Counted {
 }
 
 impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = &polled {
             self.count(*written);

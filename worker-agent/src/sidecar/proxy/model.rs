@@ -5,6 +5,11 @@
 //! When the host cannot be reached it answers with a status that Claude Code retries; when policy or the budget says no,
 //! with one that ends the turn at once.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a refusal is the answer itself, made once a request"
+)]
+
 mod limits;
 mod meter;
 mod screen;
@@ -16,7 +21,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, SET_COOKIE,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -104,7 +112,10 @@ impl Model {
     }
 
     pub(super) fn set_credential(&self, credential: Credential) {
-        *self.credential.write().unwrap_or_else(PoisonError::into_inner) = Some(credential);
+        *self
+            .credential
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(credential);
     }
 
     /// Answers one request under `/v1/`.
@@ -113,22 +124,40 @@ impl Model {
             (&Method::POST, "/v1/messages") => true,
             (&Method::POST, "/v1/messages/count_tokens") => false,
             (_, "/v1/messages" | "/v1/messages/count_tokens") => {
-                return refusal(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "only POST is allowed");
+                return refusal(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "invalid_request_error",
+                    "only POST is allowed",
+                );
             }
-            _ => return refusal(StatusCode::NOT_FOUND, "not_found_error", "the model proxy does not serve this path"),
+            _ => {
+                return refusal(
+                    StatusCode::NOT_FOUND,
+                    "not_found_error",
+                    "the model proxy does not serve this path",
+                );
+            }
         };
         match self.forward(request, metered).await {
             Ok(response) | Err(response) => response,
         }
     }
 
-    async fn forward(&self, request: Request<Incoming>, metered: bool) -> Result<Response<Body>, Response<Body>> {
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        metered: bool,
+    ) -> Result<Response<Body>, Response<Body>> {
         let (head, body) = request.into_parts();
         if head.headers.contains_key(CONTENT_ENCODING) {
             return Err(self.refuse("an encoded request body cannot be screened".into()));
         }
         let headers = self.headers(&head.headers)?;
-        let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let query = head
+            .uri
+            .query()
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
         let uri = self
             .base
             .join(&format!("{}{query}", head.uri.path()))
@@ -137,10 +166,16 @@ impl Model {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         let body = read(body).await?;
         let screened = screen::screen(&body, &self.models).map_err(|reason| self.refuse(reason))?;
-        let price = usage::price_of(&self.prices, &screened.model)
-            .ok_or_else(|| self.refuse(format!("model {:?} has no price in the policy", clip(&screened.model))))?;
+        let price = usage::price_of(&self.prices, &screened.model).ok_or_else(|| {
+            self.refuse(format!(
+                "model {:?} has no price in the policy",
+                clip(&screened.model)
+            ))
+        })?;
         let charge = if metered {
-            let admitted = self.meter.admit(price.clone(), body.len(), screened.max_tokens);
+            let admitted = self
+                .meter
+                .admit(price.clone(), body.len(), screened.max_tokens);
             Some(admitted.map_err(|(spent, budget)| self.at_budget(spent, budget))?)
         } else {
             None
@@ -155,8 +190,15 @@ impl Model {
                 if let Some(charge) = charge.filter(|_| error.nothing_sent()) {
                     charge.waive();
                 }
-                tracing::warn!(error = &error as &dyn std::error::Error, "the model host gave no answer");
-                Err(api_error(StatusCode::BAD_GATEWAY, "api_error", "the model host cannot be reached"))
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the model host gave no answer"
+                );
+                Err(api_error(
+                    StatusCode::BAD_GATEWAY,
+                    "api_error",
+                    "the model host cannot be reached",
+                ))
             }
         }
     }
@@ -168,13 +210,23 @@ impl Model {
             headers.append(name.clone(), value.clone());
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let credential = self.credential.read().unwrap_or_else(PoisonError::into_inner);
+        let credential = self
+            .credential
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let Some(credential) = credential.as_ref() else {
             let message = "the worker has no model credential yet";
-            return Err(api_error(StatusCode::SERVICE_UNAVAILABLE, "api_error", message));
+            return Err(api_error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "api_error",
+                message,
+            ));
         };
         let (name, text) = match credential {
-            Credential::ApiKey(key) => (HeaderName::from_static("x-api-key"), key.expose_secret().to_owned()),
+            Credential::ApiKey(key) => (
+                HeaderName::from_static("x-api-key"),
+                key.expose_secret().to_owned(),
+            ),
             Credential::OAuth(token) | Credential::Gateway(token) => {
                 (AUTHORIZATION, format!("Bearer {}", token.expose_secret()))
             }
@@ -203,16 +255,33 @@ impl Model {
         self.observe(head.status, &head.headers);
         if head.status.is_redirection() {
             charge.into_iter().for_each(Charge::waive);
-            return api_error(StatusCode::BAD_GATEWAY, "api_error", "the model host answered with a redirect");
+            return api_error(
+                StatusCode::BAD_GATEWAY,
+                "api_error",
+                "the model host answered with a redirect",
+            );
         }
         if !head.status.is_success() {
             charge.into_iter().for_each(Charge::waive);
-            let passed = Passed { inner: body, reading: None, _slot: slot };
+            let passed = Passed {
+                inner: body,
+                reading: None,
+                _slot: slot,
+            };
             return Response::from_parts(head, passed.boxed_unsync());
         }
-        if charge.is_some() && head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        if charge.is_some()
+            && head
+                .headers
+                .get(CONTENT_ENCODING)
+                .is_some_and(|encoding| encoding != "identity")
+        {
             // Charged for the input: what it would have sent cannot be read.
-            return api_error(StatusCode::BAD_GATEWAY, "api_error", "the model host encoded its reply, which cannot be metered");
+            return api_error(
+                StatusCode::BAD_GATEWAY,
+                "api_error",
+                "the model host encoded its reply, which cannot be metered",
+            );
         }
         let streamed = head
             .headers
@@ -221,9 +290,21 @@ impl Model {
             .is_some_and(|value| value.starts_with("text/event-stream"));
         let reading = charge.map(|charge| Reading {
             charge,
-            source: if streamed { Source::Stream(sse::Stream::default()) } else { Source::Document(Vec::new(), 0) },
+            source: if streamed {
+                Source::Stream(sse::Stream::default())
+            } else {
+                Source::Document(Vec::new(), 0)
+            },
         });
-        Response::from_parts(head, Passed { inner: body, reading, _slot: slot }.boxed_unsync())
+        Response::from_parts(
+            head,
+            Passed {
+                inner: body,
+                reading,
+                _slot: slot,
+            }
+            .boxed_unsync(),
+        )
     }
 
     fn observe(&self, status: StatusCode, headers: &HeaderMap) {
@@ -245,15 +326,28 @@ impl Model {
     }
 
     fn at_budget(&self, spent_micros: u64, budget_micros: u64) -> Response<Body> {
-        self.sink.put(Event::BudgetReached { spent_micros, budget_micros });
-        let message = format!("the task's budget is used up ({} of {} USD)", usd(spent_micros), usd(budget_micros));
+        self.sink.put(Event::BudgetReached {
+            spent_micros,
+            budget_micros,
+        });
+        let message = format!(
+            "the task's budget is used up ({} of {} USD)",
+            usd(spent_micros),
+            usd(budget_micros)
+        );
         refusal(StatusCode::PAYMENT_REQUIRED, "billing_error", &message)
     }
 }
 
 /// Request headers that go on to the host. The harness's own credentials are dummies and stay here.
 fn passes(name: &str) -> bool {
-    const EXACT: [&str; 5] = ["accept", "content-type", "user-agent", "x-app", "x-client-request-id"];
+    const EXACT: [&str; 5] = [
+        "accept",
+        "content-type",
+        "user-agent",
+        "x-app",
+        "x-client-request-id",
+    ];
     const PREFIX: [&str; 3] = ["anthropic-", "x-stainless-", "x-claude-"];
     EXACT.contains(&name) || PREFIX.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -273,10 +367,16 @@ fn add_beta(headers: &mut HeaderMap, beta: &'static str) {
 async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
     match Limited::new(body, REQUEST).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", "the request is larger than 32 MB"))
-        }
-        Err(_) => Err(refusal(StatusCode::BAD_REQUEST, "invalid_request_error", "the request was cut")),
+        Err(error) if error.is::<LengthLimitError>() => Err(refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request_too_large",
+            "the request is larger than 32 MB",
+        )),
+        Err(_) => Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            "the request was cut",
+        )),
     }
 }
 
@@ -290,14 +390,18 @@ fn api_error(status: StatusCode, kind: &str, message: &str) -> Response<Body> {
     let body = serde_json::json!({"type": "error", "error": {"type": kind, "message": format!("mainloop: {message}")}});
     let mut response = Response::new(full(body.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// The same, after which it does not retry.
 fn refusal(status: StatusCode, kind: &str, message: &str) -> Response<Body> {
     let mut response = api_error(status, kind, message);
-    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    response
+        .headers_mut()
+        .insert("x-should-retry", HeaderValue::from_static("false"));
     response
 }
 
@@ -312,7 +416,10 @@ impl hyper::body::Body for Passed {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(reading)) = (&polled, &mut self.reading)
             && let Some(data) = frame.data_ref()

@@ -64,7 +64,12 @@ impl World {
         };
         edit(&mut options);
         let (proxy, events) = Proxy::start(options).await.unwrap();
-        Self { proxy, events, socket, dir }
+        Self {
+            proxy,
+            events,
+            socket,
+            dir,
+        }
     }
 
     /// The next event that is not about spending.
@@ -77,14 +82,21 @@ impl World {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, next).await.expect("an event was awaited and none came")
+        tokio::time::timeout(PATIENCE, next)
+            .await
+            .expect("an event was awaited and none came")
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection.with_upgrades());
-        tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("the proxy gave no answer").unwrap()
+        tokio::time::timeout(PATIENCE, sender.send_request(request))
+            .await
+            .expect("the proxy gave no answer")
+            .unwrap()
     }
 
     /// A plain TCP port that leads to the socket, as the harness makes one.
@@ -118,7 +130,9 @@ async fn upstream(router: axum::Router) -> SocketAddr {
 
 async fn text(response: Response<Incoming>) -> String {
     use http_body_util::BodyExt as _;
-    let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("the body did not end");
+    let body = tokio::time::timeout(PATIENCE, response.into_body().collect())
+        .await
+        .expect("the body did not end");
     String::from_utf8(body.unwrap().to_bytes().to_vec()).unwrap()
 }
 
@@ -128,5 +142,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited for {what}"));
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited for {what}"));
 }

@@ -57,11 +57,17 @@ pub(super) struct Upstream {
 impl Upstream {
     /// Sends a request whose URI is absolute.
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        let authority = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        let authority = request
+            .uri()
+            .authority()
+            .map_or_else(String::new, ToString::to_string);
         let answer = if request.uri().scheme() == Some(&Scheme::HTTPS) {
             self.tls()?.request(request).await
         } else {
-            self.plain.get_or_init(|| builder().build(connector())).request(request).await
+            self.plain
+                .get_or_init(|| builder().build(connector()))
+                .request(request)
+                .await
         };
         answer.map_err(|source| Error::Request { authority, source })
     }
@@ -131,7 +137,13 @@ impl Base {
 
     /// The port that is dialled.
     pub(super) fn port(&self) -> u16 {
-        self.authority.port_u16().unwrap_or(if self.scheme == Scheme::HTTPS { 443 } else { 80 })
+        self.authority
+            .port_u16()
+            .unwrap_or(if self.scheme == Scheme::HTTPS {
+                443
+            } else {
+                80
+            })
     }
 }
 
@@ -144,6 +156,8 @@ fn connector() -> HttpConnector {
 
 fn builder() -> hyper_util::client::legacy::Builder {
     let mut builder = Client::builder(TokioExecutor::new());
-    builder.pool_timer(TokioTimer::new()).pool_max_idle_per_host(4);
+    builder
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(4);
     builder
 }

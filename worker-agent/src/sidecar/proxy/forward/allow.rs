@@ -38,19 +38,30 @@ impl std::str::FromStr for HostPattern {
 impl HostPattern {
     /// A host in its normal form; ports 80 and 443 unless the pattern names one.
     pub(super) fn matches(&self, host: &str, port: u16) -> bool {
-        let port_fits = self.port.map_or(matches!(port, 80 | 443), |own| own == port);
-        port_fits && if self.suffix { is_below(host, &self.name) } else { host == self.name }
+        let port_fits = self
+            .port
+            .map_or(matches!(port, 80 | 443), |own| own == port);
+        port_fits
+            && if self.suffix {
+                is_below(host, &self.name)
+            } else {
+                host == self.name
+            }
     }
 }
 
 /// Whether a name is a subdomain of another.
 pub(super) fn is_below(host: &str, parent: &str) -> bool {
-    host.strip_suffix(parent).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+    host.strip_suffix(parent)
+        .is_some_and(|head| head.len() > 1 && head.ends_with('.'))
 }
 
 /// Lower case, without brackets or the root's dot; `None` for what is no host. An address is written in one way.
 pub(super) fn normal(host: &str) -> Option<String> {
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Some(address.to_string());
     }
@@ -58,7 +69,10 @@ pub(super) fn normal(host: &str) -> Option<String> {
     let valid = !name.is_empty()
         && name.len() <= 253
         && name.split('.').all(|label| {
-            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         });
     valid.then_some(name)
 }
@@ -86,9 +100,15 @@ mod tests {
             ("127.0.0.1", "127.0.0.1", 80, true),
         ] {
             let parsed: HostPattern = pattern.parse().unwrap();
-            assert_eq!(parsed.matches(host, port), want, "{pattern} against {host}:{port}");
+            assert_eq!(
+                parsed.matches(host, port),
+                want,
+                "{pattern} against {host}:{port}"
+            );
         }
-        for bad in ["", "*", "*.", "a b", "a:b", "a:99999", "http://x", "a/..", "a..b", "é"] {
+        for bad in [
+            "", "*", "*.", "a b", "a:b", "a:99999", "http://x", "a/..", "a..b", "é",
+        ] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
     }

@@ -45,7 +45,9 @@ pub(super) fn read(buffer: &[u8]) -> Head {
     let mut found: Option<Command> = None;
     loop {
         match pktline::next(rest) {
-            Next::Incomplete if buffer.len() > SECTION => return refused(found, "the list of commands is too long"),
+            Next::Incomplete if buffer.len() > SECTION => {
+                return refused(found, "the list of commands is too long");
+            }
             Next::Incomplete => return Head::Incomplete,
             Next::Malformed => return refused(found, "the list of commands is malformed"),
             Next::Packet(Packet::Flush, _) => return found.map_or(Head::Probe, Head::Update),
@@ -87,7 +89,12 @@ fn command(line: &[u8]) -> Result<Command, (Option<Command>, &'static str)> {
     if !is_id(old) || !is_id(new) || old.len() != new.len() {
         return Err((None, "the command names no object ids"));
     }
-    let mut command = Command { old: old.into(), new: new.into(), reference: reference.into(), answer: Answer::default() };
+    let mut command = Command {
+        old: old.into(),
+        new: new.into(),
+        reference: reference.into(),
+        answer: Answer::default(),
+    };
     let mut options = false;
     // Any white space separates them for git, and a value may follow.
     for capability in capabilities.split(|c: char| c.is_ascii_whitespace() || c == '\u{b}') {
@@ -134,9 +141,22 @@ mod tests {
 
     #[test]
     fn one_update_is_read() {
-        let head = read(&body(&[format!("{A} {B} refs/heads/x\0 report-status-v2 side-band-64k object-format=sha1 agent=git/2")]));
-        let answer = Answer { report: true, side_band: true };
-        assert_eq!(head, Head::Update(Command { old: A.into(), new: B.into(), reference: "refs/heads/x".into(), answer }));
+        let head = read(&body(&[format!(
+            "{A} {B} refs/heads/x\0 report-status-v2 side-band-64k object-format=sha1 agent=git/2"
+        )]));
+        let answer = Answer {
+            report: true,
+            side_band: true,
+        };
+        assert_eq!(
+            head,
+            Head::Update(Command {
+                old: A.into(),
+                new: B.into(),
+                reference: "refs/heads/x".into(),
+                answer
+            })
+        );
         assert_eq!(read(FLUSH), Head::Probe);
     }
 
@@ -144,21 +164,39 @@ mod tests {
     fn everything_else_is_refused() {
         let first = format!("{A} {B} refs/heads/x\0report-status");
         for (lines, word) in [
-            (vec![first.clone(), format!("{A} {B} refs/heads/main")], "one command"),
+            (
+                vec![first.clone(), format!("{A} {B} refs/heads/main")],
+                "one command",
+            ),
             (vec![first.clone(), first.clone()], "one command"),
             (vec![format!("shallow {A}"), first.clone()], "shallow"),
             (vec![first.clone(), format!("shallow {A}")], "one command"),
             (vec!["push-cert\0report-status\n".into()], "signed"),
-            (vec![format!("{A} {B} refs/heads/x\0report-status push-options")], "options"),
-            (vec![format!("{A} {B} refs/heads/x\0report-status push-options\n")], "options"),
-            (vec![format!("{A} {B} refs/heads/x\0report-status\tpush-options=1")], "options"),
+            (
+                vec![format!("{A} {B} refs/heads/x\0report-status push-options")],
+                "options",
+            ),
+            (
+                vec![format!(
+                    "{A} {B} refs/heads/x\0report-status push-options\n"
+                )],
+                "options",
+            ),
+            (
+                vec![format!(
+                    "{A} {B} refs/heads/x\0report-status\tpush-options=1"
+                )],
+                "options",
+            ),
             (vec![format!("{A} refs/heads/x")], "malformed"),
             (vec![format!("{A} zz refs/heads/x")], "ids"),
             (vec![format!("{A} {B}{B} refs/heads/x")], "ids"),
             (vec![String::new()], "malformed"),
         ] {
             match read(&body(&lines)) {
-                Head::Refused { reason, .. } => assert!(reason.contains(word), "{lines:?}: {reason}"),
+                Head::Refused { reason, .. } => {
+                    assert!(reason.contains(word), "{lines:?}: {reason}");
+                }
                 other => panic!("{lines:?} gave {other:?}"),
             }
         }

@@ -23,7 +23,11 @@ pub(super) enum Next<'a> {
 /// Reads the first packet. Delimiters of protocol 2 (`0001` to `0003`) are malformed here: pushes never use them.
 pub(super) fn next(buffer: &[u8]) -> Next<'_> {
     let Some(head) = buffer.get(..4) else {
-        return if buffer.iter().all(u8::is_ascii_hexdigit) { Next::Incomplete } else { Next::Malformed };
+        return if buffer.iter().all(u8::is_ascii_hexdigit) {
+            Next::Incomplete
+        } else {
+            Next::Malformed
+        };
     };
     // `from_str_radix` alone would take a sign.
     let length = match std::str::from_utf8(head) {

@@ -33,7 +33,12 @@ pub(super) enum Outcome {
 
 impl Report {
     pub(super) fn new(answer: Answer) -> Self {
-        Self { side_band: answer.side_band, pending: Vec::new(), text: Vec::new(), broken: false }
+        Self {
+            side_band: answer.side_band,
+            pending: Vec::new(),
+            text: Vec::new(),
+            broken: false,
+        }
     }
 
     /// Takes the next bytes, however they are cut.
@@ -84,7 +89,10 @@ impl Report {
                 }
             } else if line.strip_prefix("ok ") == Some(reference) && unpacked {
                 return Outcome::Ok;
-            } else if let Some(reason) = line.strip_prefix("ng ").and_then(|ng| ng.strip_prefix(reference)) {
+            } else if let Some(reason) = line
+                .strip_prefix("ng ")
+                .and_then(|ng| ng.strip_prefix(reference))
+            {
                 return Outcome::Rejected(reason.trim_start().to_owned());
             }
             rest = &rest[taken..];
@@ -103,12 +111,18 @@ impl Report {
 
 /// A report that refuses a command, which git prints beside the ref. `None` where the client asked for no report.
 pub(super) fn refusal(command: &Command, reason: &str) -> Option<Vec<u8>> {
-    if !command.answer.report || command.reference.contains(['\n', '\0']) || command.reference.len() > 1024 {
+    if !command.answer.report
+        || command.reference.contains(['\n', '\0'])
+        || command.reference.len() > 1024
+    {
         return None;
     }
     let mut report = Vec::new();
     pktline::write(&mut report, b"unpack ok\n");
-    pktline::write(&mut report, format!("ng {} {reason}\n", command.reference).as_bytes());
+    pktline::write(
+        &mut report,
+        format!("ng {} {reason}\n", command.reference).as_bytes(),
+    );
     report.extend_from_slice(FLUSH);
     if !command.answer.side_band {
         return Some(report);
@@ -130,7 +144,10 @@ mod tests {
             old: "a".repeat(40),
             new: "b".repeat(40),
             reference: "refs/heads/x".into(),
-            answer: Answer { report: true, side_band },
+            answer: Answer {
+                report: true,
+                side_band,
+            },
         }
     }
 
@@ -158,11 +175,20 @@ mod tests {
     #[test]
     fn only_an_explicit_ok_is_a_push() {
         assert_eq!(outcome(&["unpack ok\n", "ok refs/heads/x\n"]), Outcome::Ok);
-        assert_eq!(outcome(&["unpack ok\n", "ok refs/heads/x\n", "option old-oid 1\n"]), Outcome::Ok);
-        assert_eq!(outcome(&["unpack ok\n", "ok refs/heads/xy\n"]), Outcome::Unknown);
+        assert_eq!(
+            outcome(&["unpack ok\n", "ok refs/heads/x\n", "option old-oid 1\n"]),
+            Outcome::Ok
+        );
+        assert_eq!(
+            outcome(&["unpack ok\n", "ok refs/heads/xy\n"]),
+            Outcome::Unknown
+        );
         assert_eq!(outcome(&["ok refs/heads/x\n"]), Outcome::Unknown);
         assert_eq!(outcome(&["unpack ok\n"]), Outcome::Unknown);
-        assert_eq!(outcome(&["unpack index-pack failed\n"]), Outcome::Rejected("unpack index-pack failed".into()));
+        assert_eq!(
+            outcome(&["unpack index-pack failed\n"]),
+            Outcome::Rejected("unpack index-pack failed".into())
+        );
         let hook = ["unpack ok\n", "ng refs/heads/x hook declined\n"];
         assert_eq!(outcome(&hook), Outcome::Rejected("hook declined".into()));
     }
@@ -173,7 +199,10 @@ mod tests {
             let command = command(side_band);
             let mut report = Report::new(command.answer);
             report.feed(&refusal(&command, "the plan is not approved").unwrap());
-            assert_eq!(report.outcome("refs/heads/x"), Outcome::Rejected("the plan is not approved".into()));
+            assert_eq!(
+                report.outcome("refs/heads/x"),
+                Outcome::Rejected("the plan is not approved".into())
+            );
         }
     }
 

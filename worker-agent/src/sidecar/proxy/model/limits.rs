@@ -19,9 +19,14 @@ pub(super) fn reset_at(headers: &HeaderMap) -> Option<Timestamp> {
     headers
         .keys()
         .filter_map(|name| {
-            let limit = name.as_str().strip_prefix("anthropic-ratelimit-")?.strip_suffix("-remaining")?;
+            let limit = name
+                .as_str()
+                .strip_prefix("anthropic-ratelimit-")?
+                .strip_suffix("-remaining")?;
             let used_up = text(headers, name.as_str())?.trim() == "0";
-            used_up.then(|| text(headers, &format!("anthropic-ratelimit-{limit}-reset")).and_then(time))?
+            used_up.then(|| {
+                text(headers, &format!("anthropic-ratelimit-{limit}-reset")).and_then(time)
+            })?
         })
         .max()
 }
@@ -33,7 +38,9 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// RFC 3339, or seconds since 1970.
 fn time(text: &str) -> Option<Timestamp> {
     let text = text.trim();
-    text.parse().ok().or_else(|| Timestamp::from_second(text.parse().ok()?).ok())
+    text.parse()
+        .ok()
+        .or_else(|| Timestamp::from_second(text.parse().ok()?).ok())
 }
 
 #[cfg(test)]
@@ -42,7 +49,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -52,7 +62,10 @@ mod tests {
             ("anthropic-ratelimit-requests-remaining", "7"),
             ("anthropic-ratelimit-requests-reset", "2027-01-01T00:00:00Z"),
             ("anthropic-ratelimit-input-tokens-remaining", "0"),
-            ("anthropic-ratelimit-input-tokens-reset", "2026-12-01T00:00:00Z"),
+            (
+                "anthropic-ratelimit-input-tokens-reset",
+                "2026-12-01T00:00:00Z",
+            ),
         ]);
         assert_eq!(retry_after(&h), Some(Duration::from_secs(30)));
         assert_eq!(reset_at(&h), Some("2026-12-01T00:00:00Z".parse().unwrap()));
@@ -62,7 +75,16 @@ mod tests {
     fn a_subscription_names_its_window_in_seconds() {
         let h = headers(&[("anthropic-ratelimit-unified-reset", "1796083200")]);
         assert_eq!(reset_at(&h).map(Timestamp::as_second), Some(1_796_083_200));
-        assert_eq!(reset_at(&headers(&[("anthropic-ratelimit-unified-reset", "soon")])), None);
-        assert_eq!(retry_after(&headers(&[("retry-after", "Fri, 01 Jan 2027 00:00:00 GMT")])), None);
+        assert_eq!(
+            reset_at(&headers(&[("anthropic-ratelimit-unified-reset", "soon")])),
+            None
+        );
+        assert_eq!(
+            retry_after(&headers(&[(
+                "retry-after",
+                "Fri, 01 Jan 2027 00:00:00 GMT"
+            )])),
+            None
+        );
     }
 }

@@ -25,8 +25,15 @@ pub struct Meter {
 
 impl Meter {
     pub(super) fn new(budget_micros: u64, spent_micros: u64, sink: Sink) -> Self {
-        let state = State { budget: budget_micros, spent: spent_micros, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), sink }
+        let state = State {
+            budget: budget_micros,
+            spent: spent_micros,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            sink,
+        }
     }
 
     /// Micro-USD spent, with what earlier attempts had spent.
@@ -45,9 +52,20 @@ impl Meter {
     }
 
     /// Admits a request, or says what is spent and what the budget is.
-    pub(super) fn admit(&self, price: Price, body_bytes: usize, max_tokens: u64) -> Result<Charge, (u64, u64)> {
-        let input = Usage { input: (body_bytes as u64).div_ceil(BYTES_PER_TOKEN), ..Usage::default() };
-        let whole = Usage { output: max_tokens.min(RESERVED_OUTPUT), ..input };
+    pub(super) fn admit(
+        &self,
+        price: Price,
+        body_bytes: usize,
+        max_tokens: u64,
+    ) -> Result<Charge, (u64, u64)> {
+        let input = Usage {
+            input: (body_bytes as u64).div_ceil(BYTES_PER_TOKEN),
+            ..Usage::default()
+        };
+        let whole = Usage {
+            output: max_tokens.min(RESERVED_OUTPUT),
+            ..input
+        };
         let reserved = price.cost_micros(whole);
         let mut state = self.lock();
         if state.spent.saturating_add(state.reserved) >= state.budget {
@@ -55,7 +73,12 @@ impl Meter {
         }
         state.reserved = state.reserved.saturating_add(reserved);
         drop(state);
-        Ok(Charge { meter: self.clone(), price, reserved, usage: input })
+        Ok(Charge {
+            meter: self.clone(),
+            price,
+            reserved,
+            usage: input,
+        })
     }
 
     fn settle(&self, price: &Price, reserved: u64, usage: Usage) {
@@ -66,7 +89,10 @@ impl Meter {
         }
         state.spent = state.spent.saturating_add(price.cost_micros(usage));
         state.usage = state.usage.plus(usage);
-        let event = Event::Spend { total_micros: state.spent, usage: state.usage };
+        let event = Event::Spend {
+            total_micros: state.spent,
+            usage: state.usage,
+        };
         // Under the lock, so that totals reach the driver in order.
         self.sink.put(event);
     }
@@ -123,7 +149,14 @@ mod tests {
     use super::*;
 
     fn price() -> Price {
-        Price { model_prefix: String::new(), input: 1_000_000, output: 1_000_000, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }
+        Price {
+            model_prefix: String::new(),
+            input: 1_000_000,
+            output: 1_000_000,
+            cache_read: 0,
+            cache_write_5m: 0,
+            cache_write_1h: 0,
+        }
     }
 
     #[test]
@@ -135,7 +168,11 @@ mod tests {
         first.waive();
         assert_eq!(meter.spent_micros(), 0);
         let mut second = meter.admit(price(), 30, 200).unwrap();
-        second.set(Usage { input: 10, output: 5, ..Usage::default() });
+        second.set(Usage {
+            input: 10,
+            output: 5,
+            ..Usage::default()
+        });
         drop(second);
         assert_eq!(meter.spent_micros(), 15);
         meter.set_budget_micros(15);

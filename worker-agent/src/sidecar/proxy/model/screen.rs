@@ -19,12 +19,18 @@ pub(super) struct Screened {
 }
 
 /// Tool types that the client runs itself, or that only look tools up among those that the client sent.
-const CLIENT_TOOLS: [&str; 5] = ["bash_", "text_editor_", "memory_", "computer_", "tool_search_tool_"];
+const CLIENT_TOOLS: [&str; 5] = [
+    "bash_",
+    "text_editor_",
+    "memory_",
+    "computer_",
+    "tool_search_tool_",
+];
 
 /// Checks a body against the policy; the error is the reason, for people.
 pub(super) fn screen(body: &[u8], models: &[String]) -> Result<Screened, String> {
-    let request: Request =
-        serde_json::from_slice(body).map_err(|e| format!("the request is not a Messages API request: {e}"))?;
+    let request: Request = serde_json::from_slice(body)
+        .map_err(|e| format!("the request is not a Messages API request: {e}"))?;
     if request.mcp_servers.is_some() {
         return Err("mcp_servers are not allowed: the model host would call them".into());
     }
@@ -32,7 +38,9 @@ pub(super) fn screen(body: &[u8], models: &[String]) -> Result<Screened, String>
         return Err("container is not allowed: code would run at the model host".into());
     }
     if let Some(speed) = request.speed.filter(|speed| speed != "standard") {
-        return Err(format!("speed {speed:?} is not allowed: it is not in the price table"));
+        return Err(format!(
+            "speed {speed:?} is not allowed: it is not in the price table"
+        ));
     }
     if request.inference_geo.is_some_and(|geo| geo != "global") {
         return Err("inference_geo is not allowed: it is not in the price table".into());
@@ -40,15 +48,28 @@ pub(super) fn screen(body: &[u8], models: &[String]) -> Result<Screened, String>
     for tool in request.tools.unwrap_or_default() {
         tool.check()?;
     }
-    for content in [request.system].into_iter().flatten().chain(request.messages.into_iter().filter_map(|m| m.content)) {
+    for content in [request.system]
+        .into_iter()
+        .flatten()
+        .chain(request.messages.into_iter().filter_map(|m| m.content))
+    {
         if let Some(reason) = content.0 {
             return Err(reason);
         }
     }
-    if !models.iter().any(|pattern| matches(pattern, &request.model)) {
-        return Err(format!("model {:?} is not on the policy's list", super::super::event::clip(&request.model)));
+    if !models
+        .iter()
+        .any(|pattern| matches(pattern, &request.model))
+    {
+        return Err(format!(
+            "model {:?} is not on the policy's list",
+            super::super::event::clip(&request.model)
+        ));
     }
-    Ok(Screened { model: request.model, max_tokens: request.max_tokens.unwrap_or(0) })
+    Ok(Screened {
+        model: request.model,
+        max_tokens: request.max_tokens.unwrap_or(0),
+    })
 }
 
 /// A pattern is a whole name, a name whose dated releases pass too (`name-20260101`), or ends in `*`.
@@ -59,7 +80,9 @@ fn matches(pattern: &str, model: &str) -> bool {
     match model.strip_prefix(pattern) {
         Some("") => true,
         Some(rest) => {
-            rest.len() == 9 && rest.starts_with('-') && rest.bytes().skip(1).all(|byte| byte.is_ascii_digit())
+            rest.len() == 9
+                && rest.starts_with('-')
+                && rest.bytes().skip(1).all(|byte| byte.is_ascii_digit())
         }
         None => false,
     }
@@ -164,7 +187,12 @@ impl Block {
         self.source
             .and_then(|source| source.wrong(citation))
             .or_else(|| self.content.and_then(|content| content.0))
-            .or_else(|| self.tool.into_iter().chain(self.tools.unwrap_or_default()).find_map(|tool| tool.wrong()))
+            .or_else(|| {
+                self.tool
+                    .into_iter()
+                    .chain(self.tools.unwrap_or_default())
+                    .find_map(AddedTool::wrong)
+            })
     }
 }
 
@@ -210,7 +238,9 @@ impl Source {
             return (!citation).then(|| "a source must be an object".into());
         };
         match source.kind.as_deref() {
-            Some("base64" | "text" | "content") if source.url.is_none() && source.file_id.is_none() => {
+            Some("base64" | "text" | "content")
+                if source.url.is_none() && source.file_id.is_none() =>
+            {
                 source.content.and_then(|content| content.0)
             }
             kind => Some(format!(
@@ -236,7 +266,8 @@ impl<'de> Deserialize<'de> for Source {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
-                SourceObject::deserialize(de::value::MapAccessDeserializer::new(map)).map(Source::Object)
+                SourceObject::deserialize(de::value::MapAccessDeserializer::new(map))
+                    .map(Source::Object)
             }
         }
         deserializer.deserialize_any(SourceVisitor)
@@ -245,17 +276,20 @@ impl<'de> Deserialize<'de> for Source {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn check(extra: Value) -> Result<Screened, String> {
+    fn check(extra: &Value) -> Result<Screened, String> {
         let mut body = json!({"model": "claude-sonnet-5-5", "max_tokens": 9, "messages": []});
         for (key, value) in extra.as_object().unwrap() {
             body[key] = value.clone();
         }
-        screen(body.to_string().as_bytes(), &["claude-sonnet-5-5".into(), "glm-*".into()])
+        screen(
+            body.to_string().as_bytes(),
+            &["claude-sonnet-5-5".into(), "glm-*".into()],
+        )
     }
 
     fn block(block: Value) -> Value {
@@ -278,15 +312,33 @@ mod tests {
                 {"type": "tool_search_tool_regex_20251119", "name": "s"},
             ]}),
             block(json!({"type": "text", "text": "see {\"source\":{\"type\":\"url\"}}"})),
-            block(json!({"type": "tool_use", "id": "t", "name": "n", "input": {"source": {"type": "url"}, "file_id": 1}})),
-            block(json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aa"}})),
-            block(json!({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "t"}]}})),
-            block(json!({"type": "search_result", "source": "https://x", "title": "t", "content": []})),
-            block(json!({"type": "tool_addition", "tool": {"type": "tool_reference", "name": "Glob"}})),
-            block(json!({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"name": "Glob", "input_schema": {}}}})),
-            block(json!({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "Glob"}]})),
+            block(
+                json!({"type": "tool_use", "id": "t", "name": "n", "input": {"source": {"type": "url"}, "file_id": 1}}),
+            ),
+            block(
+                json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aa"}}),
+            ),
+            block(
+                json!({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "t"}]}}),
+            ),
+            block(
+                json!({"type": "search_result", "source": "https://x", "title": "t", "content": []}),
+            ),
+            block(
+                json!({"type": "tool_addition", "tool": {"type": "tool_reference", "name": "Glob"}}),
+            ),
+            block(
+                json!({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"name": "Glob", "input_schema": {}}}}),
+            ),
+            block(
+                json!({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "Glob"}]}),
+            ),
         ] {
-            assert!(check(extra.clone()).is_ok(), "{extra} was refused: {:?}", check(extra.clone()));
+            assert!(
+                check(&extra).is_ok(),
+                "{extra} was refused: {:?}",
+                check(&extra)
+            );
         }
     }
 
@@ -300,23 +352,68 @@ mod tests {
             (json!({"inference_geo": "us"}), "inference_geo"),
             (json!({"model": "claude-opus-5-5"}), "policy"),
             (json!({"model": "claude-sonnet-5-5x"}), "policy"),
-            (json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}), "web_search"),
-            (json!({"tools": [{"type": "web_fetch_20250910", "name": "f"}]}), "web_fetch"),
-            (json!({"tools": [{"type": "code_execution_20250825", "name": "c"}]}), "code_execution"),
-            (json!({"tools": [{"type": "mcp_toolset", "mcp_server_name": "c"}]}), "mcp_toolset"),
+            (
+                json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+                "web_search",
+            ),
+            (
+                json!({"tools": [{"type": "web_fetch_20250910", "name": "f"}]}),
+                "web_fetch",
+            ),
+            (
+                json!({"tools": [{"type": "code_execution_20250825", "name": "c"}]}),
+                "code_execution",
+            ),
+            (
+                json!({"tools": [{"type": "mcp_toolset", "mcp_server_name": "c"}]}),
+                "mcp_toolset",
+            ),
             (json!({"system": [url.clone()]}), "url"),
             (block(url.clone()), "url"),
-            (block(json!({"type": "image", "source": {"type": "base64", "data": "", "url": "http://x"}})), "base64"),
-            (block(json!({"type": "document", "source": {"type": "file", "file_id": "f"}})), "file"),
-            (block(json!({"type": "document", "source": "http://x"})), "object"),
-            (block(json!({"type": "document", "source": {"type": "content", "content": [url.clone()]}})), "url"),
-            (block(json!({"type": "tool_result", "tool_use_id": "t", "content": [url]})), "url"),
-            (block(json!({"type": "container_upload", "file_id": "f"})), "files"),
-            (block(json!({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"type": "web_search_20250305"}}})), "web_search"),
-            (block(json!({"type": "tool_addition", "tool": {"type": "web_fetch_20250910"}})), "web_fetch"),
-            (block(json!({"type": "tool_addition", "tools": [{"type": "mcp_toolset"}]})), "mcp_toolset"),
+            (
+                block(
+                    json!({"type": "image", "source": {"type": "base64", "data": "", "url": "http://x"}}),
+                ),
+                "base64",
+            ),
+            (
+                block(json!({"type": "document", "source": {"type": "file", "file_id": "f"}})),
+                "file",
+            ),
+            (
+                block(json!({"type": "document", "source": "http://x"})),
+                "object",
+            ),
+            (
+                block(
+                    json!({"type": "document", "source": {"type": "content", "content": [url.clone()]}}),
+                ),
+                "url",
+            ),
+            (
+                block(json!({"type": "tool_result", "tool_use_id": "t", "content": [url]})),
+                "url",
+            ),
+            (
+                block(json!({"type": "container_upload", "file_id": "f"})),
+                "files",
+            ),
+            (
+                block(
+                    json!({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"type": "web_search_20250305"}}}),
+                ),
+                "web_search",
+            ),
+            (
+                block(json!({"type": "tool_addition", "tool": {"type": "web_fetch_20250910"}})),
+                "web_fetch",
+            ),
+            (
+                block(json!({"type": "tool_addition", "tools": [{"type": "mcp_toolset"}]})),
+                "mcp_toolset",
+            ),
         ] {
-            let reason = check(extra.clone()).expect_err(&extra.to_string());
+            let reason = check(&extra).expect_err(&extra.to_string());
             assert!(reason.contains(word), "{extra}: {reason}");
         }
     }
@@ -328,12 +425,15 @@ mod tests {
             r#"{"model":"claude-sonnet-5-5","messages":[],"messages":[]}"#,
             r#"{"model":"claude-sonnet-5-5","messages":[],"tools":[{"type":"custom","type":"web_search_x"}]}"#,
         ] {
-            assert!(screen(body.as_bytes(), &["claude-sonnet-5-5".into()]).is_err(), "{body}");
+            assert!(
+                screen(body.as_bytes(), &["claude-sonnet-5-5".into()]).is_err(),
+                "{body}"
+            );
         }
     }
     #[test]
     fn a_null_connector_is_no_connector() {
-        assert!(check(json!({"mcp_servers": null, "container": null, "speed": null})).is_ok());
+        assert!(check(&json!({"mcp_servers": null, "container": null, "speed": null})).is_ok());
     }
 
     proptest::proptest! {

@@ -48,7 +48,10 @@ impl Stream {
         }
         let unread = self.overlong + self.data.len() as u64 + self.line.len() as u64;
         let estimate = (self.delta_bytes + unread).div_ceil(BYTES_PER_TOKEN);
-        Usage { output: self.usage.output.max(estimate), ..self.usage }
+        Usage {
+            output: self.usage.output.max(estimate),
+            ..self.usage
+        }
     }
 
     fn extend(&mut self, bytes: &[u8]) {
@@ -147,7 +150,12 @@ mod tests {
     );
 
     fn whole() -> Usage {
-        Usage { input: 10, output: 42, cache_read: 7, ..Usage::default() }
+        Usage {
+            input: 10,
+            output: 42,
+            cache_read: 7,
+            ..Usage::default()
+        }
     }
 
     #[test]
@@ -170,10 +178,13 @@ mod tests {
     fn an_endless_line_is_counted_and_not_kept() {
         let mut stream = Stream::default();
         for _ in 0..64 {
-            stream.feed(&[b'x'; 64 * 1024]);
+            stream.feed(&vec![b'x'; 64 * 1024]);
         }
         assert!(stream.line.len() <= EVENT);
-        assert_eq!(stream.usage().output, (64 * 64 * 1024_u64).div_ceil(BYTES_PER_TOKEN));
+        assert_eq!(
+            stream.usage().output,
+            (64 * 64 * 1024_u64).div_ceil(BYTES_PER_TOKEN)
+        );
         stream.feed(b"\n\n");
         stream.feed(REPLY.as_bytes());
         assert_eq!(stream.usage(), whole());

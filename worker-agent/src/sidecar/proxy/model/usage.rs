@@ -58,7 +58,10 @@ impl Price {
             (usage.cache_write_5m, self.cache_write_5m),
             (usage.cache_write_1h, self.cache_write_1h),
         ];
-        let sum: u128 = parts.into_iter().map(|(tokens, price)| u128::from(tokens) * u128::from(price)).sum();
+        let sum: u128 = parts
+            .into_iter()
+            .map(|(tokens, price)| u128::from(tokens) * u128::from(price))
+            .sum();
         u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 }
@@ -90,14 +93,23 @@ struct CacheCreation {
 impl Reported {
     /// Raises the counts to what is reported here.
     pub(super) fn raise(&self, usage: &mut Usage) {
-        let raise = |count: &mut u64, reported: Option<u64>| *count = (*count).max(reported.unwrap_or(0));
+        let raise =
+            |count: &mut u64, reported: Option<u64>| *count = (*count).max(reported.unwrap_or(0));
         raise(&mut usage.input, self.input_tokens);
         raise(&mut usage.output, self.output_tokens);
         raise(&mut usage.cache_read, self.cache_read_input_tokens);
-        let hour = self.cache_creation.as_ref().and_then(|c| c.ephemeral_1h_input_tokens);
-        let minutes = self.cache_creation.as_ref().and_then(|c| c.ephemeral_5m_input_tokens);
+        let hour = self
+            .cache_creation
+            .as_ref()
+            .and_then(|c| c.ephemeral_1h_input_tokens);
+        let minutes = self
+            .cache_creation
+            .as_ref()
+            .and_then(|c| c.ephemeral_5m_input_tokens);
         // A host that does not split its writes means the short ones.
-        let rest = self.cache_creation_input_tokens.map(|all| all.saturating_sub(hour.unwrap_or(0)));
+        let rest = self
+            .cache_creation_input_tokens
+            .map(|all| all.saturating_sub(hour.unwrap_or(0)));
         raise(&mut usage.cache_write_1h, hour);
         raise(&mut usage.cache_write_5m, minutes.max(rest));
     }
@@ -123,10 +135,26 @@ mod tests {
     fn cost_is_summed_and_rounded_up() {
         let p = price("", 3_000_000);
         assert_eq!(p.cost_micros(Usage::default()), 0);
-        assert_eq!(p.cost_micros(Usage { cache_read: 1, ..Usage::default() }), 1);
-        let all = Usage { input: 1000, output: 100, cache_read: 10_000, cache_write_5m: 400, cache_write_1h: 10 };
+        assert_eq!(
+            p.cost_micros(Usage {
+                cache_read: 1,
+                ..Usage::default()
+            }),
+            1
+        );
+        let all = Usage {
+            input: 1000,
+            output: 100,
+            cache_read: 10_000,
+            cache_write_5m: 400,
+            cache_write_1h: 10,
+        };
         assert_eq!(p.cost_micros(all), 3000 + 1500 + 3000 + 1500 + 60);
-        let most = Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() };
+        let most = Usage {
+            input: u64::MAX,
+            output: u64::MAX,
+            ..Usage::default()
+        };
         assert_eq!(p.cost_micros(most), u64::MAX);
     }
 
@@ -147,7 +175,8 @@ mod tests {
         .unwrap();
         reported.raise(&mut usage);
         assert_eq!((usage.cache_write_5m, usage.cache_write_1h), (4, 6));
-        let reported: Reported = serde_json::from_str(r#"{"cache_creation_input_tokens":10}"#).unwrap();
+        let reported: Reported =
+            serde_json::from_str(r#"{"cache_creation_input_tokens":10}"#).unwrap();
         let mut usage = Usage::default();
         reported.raise(&mut usage);
         assert_eq!((usage.cache_write_5m, usage.cache_write_1h), (10, 0));

@@ -20,9 +20,18 @@ fn backend(root: PathBuf) -> Router {
 
 async fn cgi(root: PathBuf, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let header = |name: &str| head.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+    let header = |name: &str| {
+        head.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+            .to_owned()
+    };
     if header("authorization") != AUTH {
-        return Response::builder().status(401).header("www-authenticate", "Basic").body(Body::empty()).unwrap();
+        return Response::builder()
+            .status(401)
+            .header("www-authenticate", "Basic")
+            .body(Body::empty())
+            .unwrap();
     }
     let mut child = git()
         .arg("http-backend")
@@ -47,21 +56,27 @@ async fn cgi(root: PathBuf, request: Request) -> Response {
     };
     let mut out = Vec::new();
     let mut stdout = child.stdout.take().unwrap();
-    let (_, read) = tokio::join!(feed, stdout.read_to_end(&mut out));
+    let ((), read) = tokio::join!(feed, stdout.read_to_end(&mut out));
     read.unwrap();
     child.wait().await.unwrap();
     let end = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
     let mut response = Response::builder();
     for line in std::str::from_utf8(&out[..end]).unwrap().lines() {
         let (name, value) = line.split_once(": ").unwrap();
-        response = if name == "Status" { response.status(&value[..3]) } else { response.header(name, value) };
+        response = if name == "Status" {
+            response.status(&value[..3])
+        } else {
+            response.header(name, value)
+        };
     }
     response.body(Body::from(out.split_off(end + 4))).unwrap()
 }
 
 fn git() -> Command {
     let mut command = Command::new("git");
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap());
     for (name, value) in [
         ("GIT_CONFIG_NOSYSTEM", "1"),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -84,13 +99,25 @@ fn git() -> Command {
 }
 
 async fn run(dir: &Path, args: &[&str]) -> Output {
-    let child = git().current_dir(dir).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
-    tokio::time::timeout(PATIENCE, child).await.unwrap_or_else(|_| panic!("git {args:?} did not end")).unwrap()
+    let child = git()
+        .current_dir(dir)
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(PATIENCE, child)
+        .await
+        .unwrap_or_else(|_| panic!("git {args:?} did not end"))
+        .unwrap()
 }
 
 async fn ok(dir: &Path, args: &[&str]) -> String {
     let out = run(dir, args).await;
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
@@ -124,15 +151,38 @@ async fn cloned() -> (World, PathBuf, TempDir) {
 async fn a_push_passes_only_while_the_gate_is_open_and_is_told_when_the_host_took_it() {
     let (mut world, work, root) = cloned().await;
     let said = fails(&work, &["push", "origin", "HEAD"]).await;
-    assert!(said.contains("pushes are closed until the plan is approved"), "{said}");
-    assert!(matches!(world.event().await, Event::PushRefused { reference: None, .. }));
+    assert!(
+        said.contains("pushes are closed until the plan is approved"),
+        "{said}"
+    );
+    assert!(matches!(
+        world.event().await,
+        Event::PushRefused {
+            reference: None,
+            ..
+        }
+    ));
 
     world.proxy.gate().open();
     ok(&work, &["push", "origin", "HEAD"]).await;
     let new = ok(&work, &["rev-parse", "HEAD"]).await;
     let reference = "refs/heads/mainloop/task".to_owned();
-    assert_eq!(world.event().await, Event::Pushed { reference, old: "0".repeat(40), new: new.clone() });
-    assert_eq!(ok(&root.path().join("o/r.git"), &["rev-parse", "mainloop/task"]).await, new);
+    assert_eq!(
+        world.event().await,
+        Event::Pushed {
+            reference,
+            old: "0".repeat(40),
+            new: new.clone()
+        }
+    );
+    assert_eq!(
+        ok(
+            &root.path().join("o/r.git"),
+            &["rev-parse", "mainloop/task"]
+        )
+        .await,
+        new
+    );
 }
 
 #[tokio::test]
@@ -153,11 +203,21 @@ async fn a_large_push_announces_itself_and_passes() {
     ok(&work, &["push", "origin", "HEAD"]).await;
     assert!(matches!(world.event().await, Event::Pushed { .. }));
     let new = ok(&work, &["rev-parse", "HEAD"]).await;
-    assert_eq!(ok(&root.path().join("o/r.git"), &["rev-parse", "mainloop/task"]).await, new);
+    assert_eq!(
+        ok(
+            &root.path().join("o/r.git"),
+            &["rev-parse", "mainloop/task"]
+        )
+        .await,
+        new
+    );
 
     // The same size to a ref that is not the task's: the reason is printed, nothing arrives.
     let said = fails(&work, &["push", "origin", "HEAD:other"]).await;
-    assert!(said.contains("only the task's own branch may be pushed"), "{said}");
+    assert!(
+        said.contains("only the task's own branch may be pushed"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -167,19 +227,32 @@ async fn pushes_that_ask_for_anything_else_are_refused_with_the_reason() {
     ok(&work, &["push", "origin", "HEAD"]).await;
     assert!(matches!(world.event().await, Event::Pushed { .. }));
     for (args, word) in [
-        (&["push", "origin", "HEAD:main"][..], "only the task's own branch may be pushed"),
-        (&["push", "origin", "HEAD:refs/tags/v1"], "only the task's own branch may be pushed"),
+        (
+            &["push", "origin", "HEAD:main"][..],
+            "only the task's own branch may be pushed",
+        ),
+        (
+            &["push", "origin", "HEAD:refs/tags/v1"],
+            "only the task's own branch may be pushed",
+        ),
         (&["push", "origin", ":mainloop/task"], "may not be deleted"),
         (&["push", "origin", "HEAD:a", "HEAD:b"], "one command only"),
     ] {
         let said = fails(&work, args).await;
         assert!(said.contains(word), "{args:?} said {said}");
         match world.event().await {
-            Event::PushRefused { reference: Some(_), reason } => assert!(reason.contains(word), "{reason}"),
+            Event::PushRefused {
+                reference: Some(_),
+                reason,
+            } => assert!(reason.contains(word), "{reason}"),
             other => panic!("{args:?} gave {other:?}"),
         }
     }
-    let refs = ok(&root.path().join("o/r.git"), &["for-each-ref", "--format=%(refname)"]).await;
+    let refs = ok(
+        &root.path().join("o/r.git"),
+        &["for-each-ref", "--format=%(refname)"],
+    )
+    .await;
     assert_eq!(refs, "refs/heads/main\nrefs/heads/mainloop/task");
 }
 
@@ -188,21 +261,51 @@ async fn another_repository_is_refused_reads_included() {
     let (mut world, _work, root) = cloned().await;
     std::fs::create_dir_all(root.path().join("o/other.git")).unwrap();
     let tcp = world.tcp().await;
-    for path in ["o/other.git", "o/r.git.git", "o/r", "O/r.git", "o/%72.git", "o/r.gitx"] {
-        let said = fails(world.path(), &["ls-remote", &format!("http://{tcp}/git/{path}")]).await;
-        assert!(said.contains("only the task's own repository"), "{path}: {said}");
-        assert!(matches!(world.event().await, Event::RepositoryRefused { .. }));
+    for path in [
+        "o/other.git",
+        "o/r.git.git",
+        "o/r",
+        "O/r.git",
+        "o/%72.git",
+        "o/r.gitx",
+    ] {
+        let said = fails(
+            world.path(),
+            &["ls-remote", &format!("http://{tcp}/git/{path}")],
+        )
+        .await;
+        assert!(
+            said.contains("only the task's own repository"),
+            "{path}: {said}"
+        );
+        assert!(matches!(
+            world.event().await,
+            Event::RepositoryRefused { .. }
+        ));
     }
 }
 
 #[tokio::test]
 async fn a_redirect_is_neither_followed_nor_passed_on() {
     let moved = Router::new().fallback(|| async {
-        (StatusCode::MOVED_PERMANENTLY, [("location", "http://elsewhere.example/o/r.git/info/refs")])
+        (
+            StatusCode::MOVED_PERMANENTLY,
+            [("location", "http://elsewhere.example/o/r.git/info/refs")],
+        )
     });
     let world = World::new(upstream(moved).await, |_| {}).await;
-    let said = fails(world.path(), &["ls-remote", &format!("http://{}/git/o/r.git", world.tcp().await)]).await;
-    assert!(said.contains("redirect") && !said.contains("elsewhere"), "{said}");
+    let said = fails(
+        world.path(),
+        &[
+            "ls-remote",
+            &format!("http://{}/git/o/r.git", world.tcp().await),
+        ],
+    )
+    .await;
+    assert!(
+        said.contains("redirect") && !said.contains("elsewhere"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -212,7 +315,17 @@ async fn a_token_that_is_not_accepted_is_told_and_git_asks_for_no_password() {
         options.git.token = Some("wrong".into());
     })
     .await;
-    let said = fails(world.path(), &["ls-remote", &format!("http://{}/git/o/r.git", world.tcp().await)]).await;
-    assert!(said.contains("did not accept the worker's token (401)"), "{said}");
+    let said = fails(
+        world.path(),
+        &[
+            "ls-remote",
+            &format!("http://{}/git/o/r.git", world.tcp().await),
+        ],
+    )
+    .await;
+    assert!(
+        said.contains("did not accept the worker's token (401)"),
+        "{said}"
+    );
     assert_eq!(world.event().await, Event::GitUnauthorized { status: 401 });
 }

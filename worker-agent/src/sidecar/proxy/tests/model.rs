@@ -31,7 +31,9 @@ async fn host(answer: impl Fn() -> Answer + Clone + Send + Sync + 'static) -> (S
 }
 
 fn message(extra: &str) -> Request<Full<Bytes>> {
-    let body = format!(r#"{{"model":"claude-sonnet-5-5","max_tokens":100,"stream":true,"messages":[]{extra}}}"#);
+    let body = format!(
+        r#"{{"model":"claude-sonnet-5-5","max_tokens":100,"stream":true,"messages":[]{extra}}}"#
+    );
     Request::post("/v1/messages?beta=true")
         .header("host", "localhost")
         .header("x-api-key", "dummy")
@@ -55,14 +57,23 @@ async fn the_credential_is_put_in_and_the_harness_headers_are_sorted() {
     let (host, seen) = host(document).await;
     let world = World::new(host, |_| {}).await;
     assert_eq!(world.send(message("")).await.status(), StatusCode::OK);
-    world.proxy.set_model_credential(Credential::OAuth("oauth".into()));
+    world
+        .proxy
+        .set_model_credential(Credential::OAuth("oauth".into()));
     world.send(message("")).await;
-    world.proxy.set_model_credential(Credential::Gateway("gateway".into()));
+    world
+        .proxy
+        .set_model_credential(Credential::Gateway("gateway".into()));
     world.send(message("")).await;
 
     let seen = seen.lock().unwrap();
     let of = |n: usize, name: &str| -> Vec<&str> {
-        seen[n].headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+        seen[n]
+            .headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
     };
     assert_eq!(seen[0].uri.to_string(), "/prefix/v1/messages?beta=true");
     assert_eq!(of(0, "x-api-key"), ["real-key"]);
@@ -83,7 +94,10 @@ async fn a_document_is_metered_and_counting_is_free() {
     let world = World::new(host, |_| {}).await;
     text(world.send(message("")).await).await;
     // 1000 x 3 + 100 x 15 micro-USD.
-    until("the reply to be charged", || world.proxy.meter().spent_micros() == 4500).await;
+    until("the reply to be charged", || {
+        world.proxy.meter().spent_micros() == 4500
+    })
+    .await;
     let mut count = message("");
     *count.uri_mut() = "/v1/messages/count_tokens?beta=true".parse().unwrap();
     text(world.send(count).await).await;
@@ -112,12 +126,19 @@ async fn a_stream_passes_chunk_by_chunk_and_is_charged_at_its_end() {
     let mut body = world.send(message("")).await.into_body();
     for next in [DELTA, END] {
         // Each chunk must come through before the host writes the one after it.
-        tokio::time::timeout(PATIENCE, body.frame()).await.expect("a chunk was held back").unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, body.frame())
+            .await
+            .expect("a chunk was held back")
+            .unwrap()
+            .unwrap();
         give.send(next).await.unwrap();
     }
     drop(give);
     body.collect().await.unwrap();
-    until("the stream to be charged", || world.proxy.meter().spent_micros() == 4500).await;
+    until("the stream to be charged", || {
+        world.proxy.meter().spent_micros() == 4500
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -129,10 +150,21 @@ async fn a_stream_that_the_harness_cuts_is_charged_for_what_was_sent() {
     let mut response = world.send(message("")).await;
     let mut got = 0;
     while got < START.len() + DELTA.len() {
-        got += response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap().len();
+        got += response
+            .body_mut()
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap()
+            .len();
     }
     drop(response);
-    until("the cut stream to be charged", || world.proxy.meter().spent_micros() > 3015).await;
+    until("the cut stream to be charged", || {
+        world.proxy.meter().spent_micros() > 3015
+    })
+    .await;
     assert_eq!(world.proxy.meter().usage().input, 1000);
 }
 
@@ -141,12 +173,25 @@ async fn at_the_budget_requests_are_turned_away_for_good() {
     let (host, seen) = host(document).await;
     let mut world = World::new(host, |options| options.model.budget_micros = 4000).await;
     text(world.send(message("")).await).await;
-    until("the reply to be charged", || world.proxy.meter().spent_micros() == 4500).await;
+    until("the reply to be charged", || {
+        world.proxy.meter().spent_micros() == 4500
+    })
+    .await;
     let refused = world.send(message("")).await;
     assert_eq!(refused.status(), StatusCode::PAYMENT_REQUIRED);
     assert_eq!(refused.headers()["x-should-retry"], "false");
-    assert!(text(refused).await.contains("budget is used up (0.0045 of 0.0040 USD)"));
-    assert_eq!(world.event().await, Event::BudgetReached { spent_micros: 4500, budget_micros: 4000 });
+    assert!(
+        text(refused)
+            .await
+            .contains("budget is used up (0.0045 of 0.0040 USD)")
+    );
+    assert_eq!(
+        world.event().await,
+        Event::BudgetReached {
+            spent_micros: 4500,
+            budget_micros: 4000
+        }
+    );
     world.proxy.meter().set_budget_micros(10_000);
     assert_eq!(world.send(message("")).await.status(), StatusCode::OK);
     assert_eq!(seen.lock().unwrap().len(), 2);
@@ -178,22 +223,42 @@ async fn what_policy_refuses_never_reaches_the_host() {
 #[tokio::test]
 async fn limits_pass_through_cost_nothing_and_are_told() {
     let (host, _) = host(|| {
-        let headers = [("retry-after", "30"), ("anthropic-ratelimit-unified-reset", "1796083200")];
+        let headers = [
+            ("retry-after", "30"),
+            ("anthropic-ratelimit-unified-reset", "1796083200"),
+        ];
         (StatusCode::TOO_MANY_REQUESTS, headers, "slow down").into_response()
     })
     .await;
     let mut world = World::new(host, |_| {}).await;
     let limited = world.send(message("")).await;
-    assert_eq!((limited.status(), limited.headers()["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "30"));
+    assert_eq!(
+        (
+            limited.status(),
+            limited.headers()["retry-after"].to_str().unwrap()
+        ),
+        (StatusCode::TOO_MANY_REQUESTS, "30")
+    );
     let reset_at = jiff::Timestamp::from_second(1_796_083_200).ok();
     let retry_after = Some(Duration::from_secs(30));
-    assert_eq!(world.event().await, Event::ModelLimited { status: 429, retry_after, reset_at });
+    assert_eq!(
+        world.event().await,
+        Event::ModelLimited {
+            status: 429,
+            retry_after,
+            reset_at
+        }
+    );
     assert_eq!(world.proxy.meter().spent_micros(), 0);
 }
 
 #[tokio::test]
 async fn a_host_that_cannot_be_reached_is_an_error_to_retry() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let world = World::new(nobody, |_| {}).await;
     let failed = world.send(message("")).await;
     assert_eq!(failed.status(), StatusCode::BAD_GATEWAY);
@@ -208,7 +273,14 @@ async fn claude_code_ends_its_turn_at_the_budget() {
     let mut world = World::new(host, |options| options.model.budget_micros = 0).await;
     let claude = std::env::var_os("MAINLOOP_CLAUDE").unwrap_or_else(|| "claude".into());
     let output = tokio::process::Command::new(claude)
-        .args(["-p", "--output-format", "json", "--model", "sonnet", "hello"])
+        .args([
+            "-p",
+            "--output-format",
+            "json",
+            "--model",
+            "sonnet",
+            "hello",
+        ])
         .current_dir(world.path())
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
@@ -221,12 +293,26 @@ async fn claude_code_ends_its_turn_at_the_budget() {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(PATIENCE, output).await.expect("Claude Code kept trying at the budget");
+    let output = tokio::time::timeout(PATIENCE, output)
+        .await
+        .expect("Claude Code kept trying at the budget");
     let output = output.expect("run Claude Code: set MAINLOOP_CLAUDE to its binary");
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["is_error"], true);
-    assert!(result["result"].as_str().unwrap().contains("budget is used up"), "{result}");
-    assert_eq!(world.event().await, Event::BudgetReached { spent_micros: 0, budget_micros: 0 });
+    assert!(
+        result["result"]
+            .as_str()
+            .unwrap()
+            .contains("budget is used up"),
+        "{result}"
+    );
+    assert_eq!(
+        world.event().await,
+        Event::BudgetReached {
+            spent_micros: 0,
+            budget_micros: 0
+        }
+    );
     assert_eq!(seen.lock().unwrap().len(), 0);
     drop(world.proxy);
     let mut more = 0;
