@@ -1,3 +1,4 @@
-//! The trusted half: holds the attempt's credentials, drives the steps, and owns the sandbox that the harness runs in.
+//! The trusted half: it holds the credentials, drives the steps, and reports only what it saw itself.
 
+pub mod proxy;
 pub mod sandbox;
