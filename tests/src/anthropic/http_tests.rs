@@ -61,10 +61,10 @@ async fn say(server: &Running, body: &Value) -> Answer {
 }
 
 fn asking(prompt: &str) -> Value {
-    with_history(json!([{"role": "user", "content": prompt}]))
+    with_history(&json!([{"role": "user", "content": prompt}]))
 }
 
-fn with_history(messages: Value) -> Value {
+fn with_history(messages: &Value) -> Value {
     json!({"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": messages})
 }
 
@@ -265,10 +265,10 @@ async fn rules_decide_from_the_messages_alone() {
     ));
     let server = Anthropic::start(script).await.unwrap();
     let reminder = "<system-reminder>carry it out</system-reminder>";
-    let first = with_history(json!([{"role": "user", "content": [
+    let first = with_history(&json!([{"role": "user", "content": [
         {"type": "text", "text": reminder}, {"type": "text", "text": "plan task-7, which is in the file /tmp/a.md now"}]}]));
     let implement = |result: &str| {
-        with_history(json!([
+        with_history(&json!([
             {"role": "user", "content": "plan task-7"},
             {"role": "assistant", "content": [{"type": "text", "text": "planned"}]},
             {"role": "user", "content": "carry it out"},
