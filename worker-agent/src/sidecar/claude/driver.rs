@@ -24,27 +24,7 @@ const EVENTS: usize = 64;
 /// How long the CLI may take to answer its first request. Twenty starts at once on two cores take ten seconds each.
 const HANDSHAKE: Duration = Duration::from_secs(90);
 
-/// The harness's ends of the CLI's pipes.
-#[derive(Debug)]
-pub struct Pipes {
-    /// To stdin, one line of JSON each, without its newline. Closing it is the end of input.
-    pub input: mpsc::Sender<String>,
-    pub output: mpsc::Receiver<Output>,
-}
-
-/// What comes from the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A line of stdout without its newline.
-    Line(String),
-    /// A line of stderr.
-    Stderr(String),
-    /// The process is gone. Nothing follows.
-    Exited {
-        code: Option<i32>,
-        signal: Option<i32>,
-    },
-}
+pub use crate::channel::{Output, Pipes};
 
 /// What Claude may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
