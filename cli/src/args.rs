@@ -23,19 +23,19 @@ const STYLES: styling::Styles = styling::Styles::styled()
 
 const AFTER_HELP: &str = "\
 A first task:
-  mainloop up                                    start a plane on this machine (leave it running)
-  mainloop task create \"Fix the flaky retry test\"  propose a task on the repository you stand in
-  mainloop task watch ID                         follow it; it says when it needs you
-  mainloop inbox                                 everything that needs you, on one screen
+  mainloop up                             start a plane on this machine (leave it running)
+  mainloop task create \"Fix the retries\"  propose a task on the repository you stand in
+  mainloop task watch ID                  follow it; it says when it needs you
+  mainloop inbox                          everything that needs you, on one screen
 
 Environment:
   MAINLOOP_ADDRESS   the plane: unix:/path or http(s)://host:port
-  MAINLOOP_TOKEN     a token, or MAINLOOP_TOKEN_FILE for a file that holds it; not needed on the local socket
+  MAINLOOP_TOKEN     a token, or MAINLOOP_TOKEN_FILE for a file with it; not for the local socket
   MAINLOOP_DATA_DIR  where the local plane keeps its data and its socket
   NO_COLOR           no colour
 
 Exit codes:
-  0 done   1 failed   2 wrong usage or values   3 not found   4 not allowed   5 the plane does not answer";
+  0 done  1 failed  2 wrong usage or values  3 not found  4 not allowed  5 plane does not answer";
 
 /// Hands coding tasks to workers, and asks you only where a person is needed.
 #[derive(Debug, Parser)]
@@ -140,8 +140,9 @@ pub(crate) enum Command {
 }
 
 const ANSWER_HELP: &str = "\
-A number picks that option of the question; several are separated by commas where several may be chosen. Anything else is your
-answer in your own words. Where an item asks several questions, give one answer for each, in their order.
+A number picks that option of the question; several are separated by commas where several may be
+chosen. Anything else is your answer in your own words. Where an item asks several questions, give
+one answer for each, in their order.
 
 Examples:
   mainloop answer k3f9@1 2

@@ -184,7 +184,9 @@ fn message_of(status: &Status) -> String {
 
 fn hint_for(status: &Status) -> Option<String> {
     let hint = match status.code() {
-        Code::NotFound => "`mainloop task list` and `mainloop inbox` show what there is",
+        Code::NotFound => {
+            "`mainloop task list`, `mainloop inbox` and `mainloop token list` show what there is"
+        }
         Code::Unauthenticated => {
             "name a file with your token by --token-file, or set MAINLOOP_TOKEN"
         }

@@ -38,6 +38,9 @@ pub(crate) fn normalize(text: &str) -> Result<String, NotARepository> {
             }
         }
         _ => {
+            if text.contains("://") {
+                return Err(refusal());
+            }
             let (user_host, path) = text.split_once(':').ok_or_else(refusal)?;
             let host = user_host.rsplit('@').next().unwrap_or(user_host);
             if host.is_empty() || host.contains('/') {

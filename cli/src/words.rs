@@ -71,7 +71,7 @@ pub(crate) fn done(action: InboxAction) -> &'static str {
         InboxAction::Unspecified => "resolved",
         InboxAction::Approve => "approved",
         InboxAction::Reject => "rejected",
-        InboxAction::Revise => "sent back for revision",
+        InboxAction::Revise => "sent back",
         InboxAction::Answer => "answered",
     }
 }

@@ -57,14 +57,14 @@ pub(crate) enum Command {
 }
 
 const CREATE_HELP: &str = "\
-On a terminal, the proposal is shown with what it may cost at most, and a yes starts it. Elsewhere, and after a no, it stays a
-proposal until somebody confirms it; -y confirms at once.
+On a terminal, the proposal is shown with what it may cost at most, and a yes starts it. Elsewhere,
+and after a no, it stays a proposal until somebody confirms it; -y confirms at once.
 
 Examples:
   mainloop task create \"Retry on 503 in the fetcher, with a test\"
   mainloop task create --issue 42
   mainloop task create --issue https://github.com/acme/widgets/issues/42 -y
-  mainloop task create --repo git@github.com:acme/widgets.git --base release-2 --budget 3 \"Backport the fix\"
+  mainloop task create --repo git@github.com:acme/widgets.git --base v2 --budget 3 \"Backport it\"
   mainloop task create --label team=infra - < description.md";
 
 #[derive(Debug, clap::Args)]

@@ -154,6 +154,16 @@ fn table(group: InboxGroup, rows: &[&&WatchInboxResponse]) -> Table {
             table.row(summary(task));
             continue;
         }
+        // A task that needs somebody is never left out, even while its item is on its way.
+        if row.open_items.is_empty() {
+            table.row([
+                (Style::Dim, "-".to_owned()),
+                (Style::Yellow, words::state(task)),
+                (Style::Plain, task.short_id.clone()),
+                (Style::Plain, format::since(task.update_time.as_ref(), now)),
+                (Style::Plain, task.title.clone()),
+            ]);
+        }
         for item in &row.open_items {
             table.row([
                 (Style::Bold, ItemRef::of(item).to_string()),

@@ -189,9 +189,8 @@ fn chosen(item: &InboxItem, given: Vec<String>, verbatim: bool) -> Result<Vec<St
     };
     if given.len() != item.questions.len() {
         let asked = item.questions.len();
-        let noun = if asked == 1 { "question" } else { "questions" };
         return Err(Failure::usage(format!(
-            "the item asks {asked} {noun}, and {} answers were given",
+            "questions asked: {asked}, answers given: {}",
             given.len()
         ))
         .hint(format!(

@@ -75,18 +75,14 @@ fn block(line: &str, palette: Palette, columns: usize, lines: &mut Vec<String>) 
     }
     let (marker, rest) = list_marker(trimmed);
     let hang = indent + text::width(&marker);
-    let wrapped = text::wrap(rest, columns.saturating_sub(hang).max(20));
-    for (at, part) in wrapped.iter().enumerate() {
+    let parts = flow(&inline(rest), palette, columns.saturating_sub(hang).max(20));
+    for (at, part) in parts.iter().enumerate() {
         let lead = if at == 0 {
             format!("{}{marker}", " ".repeat(indent))
         } else {
             " ".repeat(hang)
         };
-        lines.push(
-            format!("{lead}{}", inline(part, palette))
-                .trim_end()
-                .to_owned(),
-        );
+        lines.push(format!("{lead}{part}").trim_end().to_owned());
     }
 }
 
@@ -110,37 +106,69 @@ fn list_marker(trimmed: &str) -> (String, &str) {
     (String::new(), trimmed)
 }
 
-/// `code` and **strong**; a mark without its partner on the line stays text.
-fn inline(line: &str, palette: Palette) -> String {
-    let mut painted = String::new();
-    let mut rest = line;
-    while let Some(at) = rest.find(['`', '*']) {
-        painted.push_str(&rest[..at]);
-        rest = &rest[at..];
+/// `code` and **strong** as spans; a mark without its partner on the line stays text.
+fn inline(line: &str) -> Vec<(Style, &str)> {
+    let mut spans = Vec::new();
+    let mut plain = 0;
+    let mut at = 0;
+    while let Some(found) = line[at..].find(['`', '*']) {
+        at += found;
+        let rest = &line[at..];
         let (mark, style) = if rest.starts_with('`') {
             ("`", Style::Cyan)
         } else {
             ("**", Style::Bold)
         };
-        let inner = rest.strip_prefix(mark).and_then(|after| {
-            after
-                .find(mark)
-                .map(|end| (&after[..end], &after[end + mark.len()..]))
-        });
-        match inner {
-            Some((inner, after)) if !inner.is_empty() => {
-                painted.push_str(&palette.paint(style, inner));
-                rest = after;
+        let inner = rest
+            .strip_prefix(mark)
+            .and_then(|after| after.find(mark).map(|end| &after[..end]))
+            .filter(|inner| !inner.is_empty());
+        if let Some(inner) = inner {
+            spans.push((Style::Plain, &line[plain..at]));
+            spans.push((style, inner));
+            at += inner.len() + 2 * mark.len();
+            plain = at;
+        } else {
+            at += 1;
+        }
+    }
+    spans.push((Style::Plain, &line[plain..]));
+    spans
+}
+
+/// Fills lines with the words of the spans, measured without their paint. Code and strong text may go over a line's end.
+fn flow(spans: &[(Style, &str)], palette: Palette, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut used = 0;
+    let mut word: Vec<(Style, &str)> = Vec::new();
+    let mut close = |word: &mut Vec<(Style, &str)>, line: &mut String, used: &mut usize| {
+        let wide: usize = word.iter().map(|(_, text)| text::width(text)).sum();
+        if *used > 0 && *used + 1 + wide > columns {
+            lines.push(std::mem::take(line));
+            *used = 0;
+        } else if *used > 0 {
+            line.push(' ');
+            *used += 1;
+        }
+        for (style, text) in word.drain(..) {
+            line.push_str(&palette.paint(style, text));
+        }
+        *used += wide;
+    };
+    for (style, text) in spans {
+        for (at, piece) in text.split(' ').enumerate() {
+            if at > 0 {
+                close(&mut word, &mut line, &mut used);
             }
-            _ => {
-                let end = rest.find(|c| c != '`' && c != '*').unwrap_or(rest.len());
-                painted.push_str(&rest[..end]);
-                rest = &rest[end..];
+            if !piece.is_empty() {
+                word.push((*style, piece));
             }
         }
     }
-    painted.push_str(rest);
-    painted
+    close(&mut word, &mut line, &mut used);
+    lines.push(line);
+    lines
 }
 
 #[cfg(test)]
@@ -149,11 +177,11 @@ mod tests {
 
     #[test]
     fn plan_reads_as_a_page() {
-        let plan = "# Plan\n\nAdd **retry** to `src/fetch.rs`:\n- first a rather long point that wraps\n  1. nested\n\n```rust\nfn x() {}\n```\n> quoted\n---\n- [ ] open `mark";
+        let plan = "# Plan\n\nAdd **a retry** to `src/fetch.rs`:\n- first a rather long point that wraps\n  1. nested\n\n```rust\nfn x() {}\n```\n> quoted\n---\n- [ ] open `mark";
         insta::assert_snapshot!(render(plan, Palette::plain(), 30).join("\n"), @r"
         Plan
 
-        Add retry to src/fetch.rs:
+        Add a retry to src/fetch.rs:
         • first a rather long point
           that wraps
           1. nested
