@@ -12,6 +12,8 @@ mod up;
 
 use std::process::ExitCode;
 
+pub(crate) use self::{resolve::choose, show::Page, task::mark};
+
 use crate::{
     args::{Args, Command, Global},
     client::{Client, ConnectError},

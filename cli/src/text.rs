@@ -102,7 +102,8 @@ pub(crate) fn wrap(line: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-fn byte_at_column(text: &str, columns: usize) -> usize {
+/// The byte after so many columns of the text, and after its first character at least.
+pub(crate) fn byte_at_column(text: &str, columns: usize) -> usize {
     let mut used = 0;
     for (at, character) in text.char_indices() {
         used += character.width().unwrap_or(0);

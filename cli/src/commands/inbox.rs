@@ -27,10 +27,12 @@ const PAGE: i32 = 200;
 const SETTLED: usize = 10;
 
 pub(super) async fn run(inbox: &Inbox, global: &Global, output: &Output) -> anyhow::Result<Exit> {
-    let mut client = connect(global).await?;
     if output.is_terminal() && output.is_interactive() {
-        tui::run(client).await?;
-    } else if inbox.watch {
+        tui::run(global.target()?).await?;
+        return Ok(Exit::Done);
+    }
+    let mut client = connect(global).await?;
+    if inbox.watch {
         watch(&mut client, output).await?;
     } else if output.is_json() {
         items(&mut client, output).await?;

@@ -37,6 +37,7 @@ pub(super) async fn run(item: &ItemRef, global: &Global, output: &Output) -> any
             palette: output.palette(),
             columns: output.prose(),
             rendered: output.is_terminal(),
+            commands: true,
             now: Timestamp::now(),
         };
         for line in page.lines() {
@@ -79,6 +80,8 @@ pub(crate) struct Page<'a> {
     pub(crate) columns: usize,
     /// Markdown as a page, or as it is.
     pub(crate) rendered: bool,
+    /// With the commands to type.
+    pub(crate) commands: bool,
     pub(crate) now: Timestamp,
 }
 
@@ -184,10 +187,11 @@ impl Page<'_> {
             } else {
                 String::new()
             };
-            lines.push(
-                self.palette
-                    .paint(Style::Bold, &format!("{number}{}", question.text)),
-            );
+            // A single question is the item's title as well.
+            if self.item.questions.len() > 1 || question.text != self.item.title {
+                let text = format!("{number}{}", question.text);
+                lines.push(self.palette.paint(Style::Bold, &text));
+            }
             lines.extend(options(question, self.palette));
             lines.push(String::new());
         }
@@ -242,6 +246,7 @@ impl Page<'_> {
             (InboxItemState::Withdrawn, _) => {
                 lines.push("withdrawn: the task moved on or ended".to_owned());
             }
+            _ if !self.commands => {}
             _ => {
                 lines.push(self.heading("What you can do"));
                 lines.extend(

@@ -270,7 +270,7 @@ fn checks(task: &Task, output: &Output) -> String {
 }
 
 /// One column for a check's state.
-fn mark(state: mainloop_proto::v1::CheckState) -> &'static str {
+pub(crate) fn mark(state: mainloop_proto::v1::CheckState) -> &'static str {
     use mainloop_proto::v1::CheckState;
     match state {
         CheckState::Passed => "✓",

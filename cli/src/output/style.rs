@@ -38,6 +38,23 @@ impl Palette {
         Self { color: false }
     }
 
+    pub(crate) fn is_colored(self) -> bool {
+        self.color
+    }
+
+    /// The style that `paint` writes with this code; plain for its end.
+    pub(crate) fn style_of(code: &str) -> Style {
+        match code {
+            "1" => Style::Bold,
+            "2" => Style::Dim,
+            "31" => Style::Red,
+            "32" => Style::Green,
+            "33" => Style::Yellow,
+            "36" => Style::Cyan,
+            _ => Style::Plain,
+        }
+    }
+
     pub(crate) fn paint(self, style: Style, text: &str) -> String {
         let code = match style {
             Style::Plain => return text.to_owned(),

@@ -123,7 +123,6 @@ fn question_is_shown_with_numbered_options() {
       on       https://github.com/acme/widgets (main)
       cost     $0.0123 of $5.00
 
-    How long may an entry live?
       1  One hour  as the docs say
       2  One day
 
@@ -186,7 +185,6 @@ fn proposal_blocker_and_resolved_items_are_shown() {
 
     The registry answers 403.
 
-    How long may an entry live?
       1  One hour  as the docs say
       2  One day
 

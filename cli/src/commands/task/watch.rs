@@ -289,9 +289,10 @@ impl Session<'_> {
         item.questions
             .iter()
             .flat_map(|question| {
-                let mut lines = vec![palette.paint(Style::Bold, &question.text)];
-                lines.extend(show::options(question, palette));
-                lines
+                let asked = palette.paint(Style::Bold, &question.text);
+                // A single question is the item's title, which stands above.
+                let asked = (question.text != item.title).then_some(asked);
+                asked.into_iter().chain(show::options(question, palette))
             })
             .map(|line| format!("        {line}"))
             .collect()
