@@ -1,0 +1,5 @@
+//! The control plane: it queues tasks durably, decides what may run, streams status and keeps the inbox.
+
+pub mod db;
+pub mod ids;
+pub mod texts;

@@ -1,0 +1,2 @@
+pub mod anthropic;
+pub mod claude;
