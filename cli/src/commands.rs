@@ -26,7 +26,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
     let Args { global, command } = args;
     let exit = match command {
         Command::Up(up) => up::run(up)?,
-        Command::Task(command) => task::run(command, &global, output).await?,
+        Command::Task(command) => Box::pin(task::run(command, &global, output)).await?,
         Command::Inbox(inbox) => inbox::run(&inbox, &global, output).await?,
         Command::Show(show) => show::run(&show.item, &global, output).await?,
         Command::Approve(resolve) => resolve::approve(resolve, &global, output).await?,

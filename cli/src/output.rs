@@ -35,7 +35,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Where and how to print.
+/// Where and how to print. Everything goes through a value of it, also what needs none of its settings.
 #[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
@@ -44,6 +44,7 @@ pub(crate) struct Output {
     notes: Palette,
 }
 
+#[allow(clippy::unused_self)]
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
         let terminal = io::stdout().is_terminal();
@@ -88,13 +89,11 @@ impl Output {
     }
 
     /// One line of data.
-    #[allow(clippy::unused_self)]
     pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{text}")
     }
 
     /// Data as it is, at once.
-    #[allow(clippy::unused_self)]
     pub(crate) fn raw(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;

@@ -179,14 +179,13 @@ impl Loop {
     }
 
     fn change(&mut self, change: Result<Option<WatchInboxResponse>, Status>) -> anyhow::Result<()> {
-        match change {
-            Ok(Some(change)) => self.model.change(json::clean(&change)?),
-            Ok(None) | Err(_) => {
-                self.changes = None;
-                self.logs.clear();
-                self.model.connected = false;
-                self.reconnect();
-            }
+        if let Ok(Some(change)) = change {
+            self.model.change(json::clean(&change)?);
+        } else {
+            self.changes = None;
+            self.logs.clear();
+            self.model.connected = false;
+            self.reconnect();
         }
         Ok(())
     }

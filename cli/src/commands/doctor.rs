@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longer than the slowest check, which starts a sandbox and the Claude Code CLI in it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a program found.
 #[derive(Debug, Deserialize)]

@@ -95,8 +95,8 @@ fn toggle(model: &mut Model, task: String, group: InboxGroup) -> Option<Effect> 
 fn on_page(model: &mut Model, key: KeyEvent) -> Option<Effect> {
     let page = model.page.as_mut()?;
     match key.code {
-        KeyCode::Char('q') | KeyCode::Esc | KeyCode::Left | KeyCode::Char('h') => {
-            model.close_page()
+        KeyCode::Char('q' | 'h') | KeyCode::Esc | KeyCode::Left => {
+            model.close_page();
         }
         KeyCode::Down | KeyCode::Char('j') => page.scroll(1),
         KeyCode::Up | KeyCode::Char('k') => page.scroll(-1),
@@ -104,30 +104,12 @@ fn on_page(model: &mut Model, key: KeyEvent) -> Option<Effect> {
         KeyCode::PageUp => page.scroll(-PAGE),
         KeyCode::Home | KeyCode::Char('g') => page.scroll = 0,
         KeyCode::End | KeyCode::Char('G') => page.scroll = usize::MAX / 2,
-        KeyCode::Char('a') => begin(model, InboxAction::Approve, Purpose::Confirm, ""),
-        KeyCode::Char('r') => begin(
-            model,
-            InboxAction::Reject,
-            Purpose::Words(InboxAction::Reject),
-            "",
-        ),
-        KeyCode::Char('v') => begin(
-            model,
-            InboxAction::Revise,
-            Purpose::Words(InboxAction::Revise),
-            "",
-        ),
-        KeyCode::Enter | KeyCode::Char('w') => {
-            begin(model, InboxAction::Answer, Purpose::Answer(Vec::new()), "")
-        }
+        KeyCode::Char('a') => begin(model, InboxAction::Approve, ""),
+        KeyCode::Char('r') => begin(model, InboxAction::Reject, ""),
+        KeyCode::Char('v') => begin(model, InboxAction::Revise, ""),
+        KeyCode::Enter | KeyCode::Char('w') => begin(model, InboxAction::Answer, ""),
         KeyCode::Char(digit @ '1'..='9') => {
-            let digit = digit.to_string();
-            begin(
-                model,
-                InboxAction::Answer,
-                Purpose::Answer(Vec::new()),
-                &digit,
-            );
+            begin(model, InboxAction::Answer, &digit.to_string());
         }
         _ => {}
     }
@@ -135,7 +117,12 @@ fn on_page(model: &mut Model, key: KeyEvent) -> Option<Effect> {
 }
 
 /// Begins a line, where the item offers the action.
-fn begin(model: &mut Model, action: InboxAction, purpose: Purpose, text: &str) {
+fn begin(model: &mut Model, action: InboxAction, text: &str) {
+    let purpose = match action {
+        InboxAction::Approve => Purpose::Confirm,
+        InboxAction::Answer => Purpose::Answer(Vec::new()),
+        other => Purpose::Words(other),
+    };
     if model.page.as_ref().is_some_and(|page| page.can(action)) {
         model.input = Some(Input {
             purpose,
@@ -171,7 +158,7 @@ fn typed(model: &mut Model, key: KeyEvent) -> Option<Effect> {
             input.text.truncate(kept);
         }
         KeyCode::Char(character) if !key.modifiers.contains(KeyModifiers::CONTROL) => {
-            input.text.push(character)
+            input.text.push(character);
         }
         _ => {}
     }

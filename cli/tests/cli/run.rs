@@ -11,7 +11,7 @@ use std::{
 use crate::fake::Plane;
 
 /// Far more than any command takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The binary with a clean environment.
 pub(crate) fn mainloop(home: &Path, arguments: &[&str]) -> Command {
@@ -93,7 +93,10 @@ fn render(home: &Path, output: &Output) -> String {
     let mut shown = format!("exit {code}\n");
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !bytes.is_empty() {
-            shown.push_str(&format!("--- {name}\n{}", text(bytes)));
+            shown += "--- ";
+            shown += name;
+            shown += "\n";
+            shown += &text(bytes);
         }
     }
     shown

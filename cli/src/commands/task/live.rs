@@ -127,6 +127,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps)]
     fn at(seconds: i64) -> Option<prost_types::Timestamp> {
         Some(prost_types::Timestamp { seconds, nanos: 0 })
     }

@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Log chunks that the view begins with.
 const TAIL: i32 = 20;
 /// How long a plane that went away is waited for: a restart with a database's recovery fits well.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// Between two tries.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(300),
@@ -79,7 +79,7 @@ enum Ended {
 
 /// What woke the watch.
 enum Woken {
-    Change(Result<Option<WatchTaskResponse>, Status>),
+    Change(Box<Result<Option<WatchTaskResponse>, Status>>),
     Log(Result<Option<StreamTaskLogsResponse>, Status>),
     Tick,
 }
@@ -122,12 +122,20 @@ impl Session<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let woken = tokio::select! {
-                change = changes.message() => Woken::Change(change),
+                change = changes.message() => Woken::Change(Box::new(change)),
                 chunk = next_chunk(log.as_mut()) => Woken::Log(chunk),
                 _ = tick.tick(), if self.view => Woken::Tick,
             };
             match woken {
-                Woken::Change(Ok(Some(change))) => {
+                Woken::Change(change) => {
+                    let change = match *change {
+                        Ok(Some(change)) => change,
+                        Ok(None) => {
+                            let status = Status::unavailable("the plane ended the stream");
+                            return Ok(Ended::Lost(status));
+                        }
+                        Err(status) => return Ok(Ended::Lost(status)),
+                    };
                     if let Some(exit) = self.take(&change, client).await? {
                         if let Err(status) = self.catch_up(client).await? {
                             return Ok(Ended::Lost(status));
@@ -136,12 +144,6 @@ impl Session<'_> {
                         return Ok(Ended::Over(exit));
                     }
                 }
-                Woken::Change(Ok(None)) => {
-                    return Ok(Ended::Lost(Status::unavailable(
-                        "the plane ended the stream",
-                    )));
-                }
-                Woken::Change(Err(status)) => return Ok(Ended::Lost(status)),
                 Woken::Log(Ok(Some(chunk))) => {
                     self.log_position = chunk.position;
                     let chunk = json::clean(&chunk)?;
