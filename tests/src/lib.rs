@@ -1,0 +1,2 @@
+pub mod git_http;
+pub mod github;
