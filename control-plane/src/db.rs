@@ -6,12 +6,18 @@
 pub mod attempts;
 pub mod claims;
 pub mod commands;
+pub mod create;
+pub mod events;
+pub mod inbox;
 pub mod limits;
+pub mod logs;
 pub mod migrate;
 pub mod nudge;
 pub mod pool;
 pub mod pulls;
+pub mod read;
 pub mod rows;
+pub mod say;
 pub mod transition;
 pub mod words;
 
@@ -90,13 +96,19 @@ impl Error {
     }
 }
 
-/// All statements of the kernel by name, for the test that prepares them.
+/// All statements by name, for the test that prepares them.
 pub fn statements() -> Vec<(&'static str, &'static str)> {
     [
         attempts::STATEMENTS,
         claims::STATEMENTS,
         commands::STATEMENTS,
+        create::STATEMENTS,
+        events::STATEMENTS,
+        inbox::STATEMENTS,
+        logs::STATEMENTS,
         pulls::STATEMENTS,
+        read::STATEMENTS,
+        say::STATEMENTS,
         transition::STATEMENTS,
     ]
     .concat()

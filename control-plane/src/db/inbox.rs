@@ -1,0 +1,509 @@
+//! Inbox items: read with their task, and resolved once, by one person, for the revision that they saw.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use jiff::Timestamp;
+use mainloop_core::{Blocker, Event, Gate, Rejected, Run};
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    Applied, Error, Facts, Occurrence, Store, TaskRow, commands,
+    commands::Command,
+    create::{Snapshot, take_snapshot},
+    execute, query, query_opt,
+    read::Seen,
+    transition::{apply_in, lock_task},
+    words,
+};
+use crate::task_columns;
+
+/// An item with its task and with what is open on that.
+macro_rules! items {
+    ($texts:expr, $rest:expr) => {
+        concat!(
+            "SELECT ",
+            task_columns!(),
+            ", item.id AS item_id, item.revision AS item_revision, item.kind AS item_kind, item.state AS item_state, \
+             item.gate AS item_gate, item.gate_ref AS item_gate_ref, item.title AS item_title, item.plan_hash AS item_plan_hash, \
+             item.questions AS item_questions, item.opened_at AS item_opened_at, item.action AS item_action, \
+             item.text AS item_text, item.actor AS item_actor, item.closed_at AS item_closed_at, ",
+            $texts,
+            ", present.id AS open_id, present.revision AS open_revision FROM inbox_item item JOIN task ON task.id = item.task_id \
+             LEFT JOIN inbox_item present ON present.task_id = task.id AND present.state = 'open' ",
+            $rest
+        )
+    };
+}
+
+const BY_ID: &str = items!(
+    "item.body AS item_body, item.previous AS item_previous",
+    "WHERE item.id = $1"
+);
+
+const LIST: &str = items!(
+    "'' AS item_body, '' AS item_previous",
+    "WHERE (item.opened_at, item.id) < ($1, $2) AND ($3 OR item.state = 'open') AND ($4::uuid IS NULL OR item.task_id = $4) \
+     ORDER BY item.opened_at DESC, item.id DESC LIMIT $5"
+);
+
+const OPEN_ON: &str = items!(
+    "'' AS item_body, '' AS item_previous",
+    "WHERE item.task_id = ANY($1) AND item.state = 'open'"
+);
+
+const CLOSE: &str = "\
+UPDATE inbox_item SET state = 'resolved', action = $2, text = $3, actor = $4, closed_at = clock_timestamp() \
+WHERE task_id = $1 AND state = 'open'";
+
+/// All statements of this file.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("inbox::BY_ID", BY_ID),
+    ("inbox::LIST", LIST),
+    ("inbox::OPEN_ON", OPEN_ON),
+    ("inbox::CLOSE", CLOSE),
+];
+
+/// What a person does with an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Yes.
+    Approve,
+    /// No.
+    Reject,
+    /// Not yet: again, with these words.
+    Revise,
+    /// These are the answers.
+    Answer,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Approve, Self::Reject, Self::Revise, Self::Answer];
+
+    /// The word in the database and in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Revise => "revise",
+            Self::Answer => "answer",
+        }
+    }
+
+    /// What can be done with the item of a gate.
+    pub fn possible(gate: &Gate) -> &'static [Self] {
+        match gate {
+            Gate::Spawn => &[Self::Approve, Self::Reject],
+            Gate::Plan => &[Self::Approve, Self::Revise, Self::Reject],
+            Gate::Blocker(Blocker::NoCi) => &[Self::Approve, Self::Answer, Self::Reject],
+            Gate::Question(_) | Gate::Blocker(_) => &[Self::Answer, Self::Reject],
+        }
+    }
+}
+
+/// Where an item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemState {
+    /// Waits for a person.
+    Open,
+    /// A person decided.
+    Resolved,
+    /// No longer asked.
+    Withdrawn,
+}
+
+/// An inbox item as it is stored.
+#[derive(Clone, Debug)]
+pub struct ItemRow {
+    /// Short id.
+    pub id: String,
+    /// Counts from 1.
+    pub revision: i32,
+    /// What is decided.
+    pub gate: Gate,
+    /// Where it stands.
+    pub state: ItemState,
+    /// One line.
+    pub title: String,
+    /// Markdown; empty in lists.
+    pub body: String,
+    /// The body of the revision before; empty in lists.
+    pub previous: String,
+    /// Hash of the plan; empty unless the gate is a plan.
+    pub plan_hash: String,
+    /// The contract's questions as JSON.
+    pub questions: Value,
+    /// When this revision opened.
+    pub opened_at: Timestamp,
+    /// What was done; none unless resolved.
+    pub action: Option<Action>,
+    /// The words that came with it.
+    pub text: String,
+    /// Who did it.
+    pub actor: String,
+    /// When it was resolved or withdrawn.
+    pub closed_at: Option<Timestamp>,
+}
+
+/// An item with its task.
+#[derive(Clone, Debug)]
+pub struct SeenItem {
+    /// The item.
+    pub item: ItemRow,
+    /// The task that it is about, at the same moment.
+    pub task: Seen,
+}
+
+impl TryFrom<&Row> for SeenItem {
+    type Error = Error;
+
+    fn try_from(row: &Row) -> Result<Self, Error> {
+        let unknown = |column: &'static str, value: &str| Error::Row {
+            table: "inbox_item",
+            column,
+            value: value.to_owned(),
+        };
+        let gate: &str = row.get("item_gate");
+        let state: &str = row.get("item_state");
+        let action: Option<&str> = row.get("item_action");
+        Ok(Self {
+            item: ItemRow {
+                id: row.get("item_id"),
+                revision: row.get("item_revision"),
+                gate: words::to_gate(gate, row.get("item_gate_ref"))
+                    .ok_or_else(|| unknown("gate", gate))?,
+                state: match state {
+                    "open" => ItemState::Open,
+                    "resolved" => ItemState::Resolved,
+                    "withdrawn" => ItemState::Withdrawn,
+                    other => return Err(unknown("state", other)),
+                },
+                title: row.get("item_title"),
+                body: row.get("item_body"),
+                previous: row.get("item_previous"),
+                plan_hash: row.get("item_plan_hash"),
+                questions: row.get("item_questions"),
+                opened_at: row.get("item_opened_at"),
+                action: action
+                    .map(|word| {
+                        Action::ALL
+                            .into_iter()
+                            .find(|action| action.word() == word)
+                            .ok_or_else(|| unknown("action", word))
+                    })
+                    .transpose()?,
+                text: row.get("item_text"),
+                actor: row.get("item_actor"),
+                closed_at: row.get("item_closed_at"),
+            },
+            task: Seen::try_from(row)?,
+        })
+    }
+}
+
+/// Which items to list.
+#[derive(Clone, Debug)]
+pub struct ItemFilter {
+    /// Resolved and withdrawn ones as well.
+    pub closed: bool,
+    /// Only those of this task.
+    pub task: Option<Uuid>,
+}
+
+/// A person's decision.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Short id of the item.
+    pub item: String,
+    /// The revision that they saw.
+    pub revision: i32,
+    /// What they do.
+    pub action: Action,
+    /// Their words; required to revise, and to answer without `answers`.
+    pub text: String,
+    /// One for each question; may be empty.
+    pub answers: Vec<String>,
+    /// Who they are.
+    pub actor: String,
+}
+
+/// What became of a decision.
+#[derive(Clone, Debug)]
+pub enum Resolved {
+    /// It holds; the item after it.
+    Done(Box<SeenItem>),
+    /// There is no such item.
+    Missing,
+    /// Another revision is the newest; nothing changed.
+    OtherRevision(i32),
+    /// The item is not open any more; nothing changed.
+    Closed(Box<ItemRow>),
+    /// The gate takes other actions.
+    NotPossible(&'static [Action]),
+    /// There are so many questions, and another number of answers.
+    WrongCount(usize),
+    /// The workflow refused it.
+    Refused(Rejected),
+}
+
+/// What became of a confirmation.
+#[derive(Clone, Debug)]
+pub enum Confirmed {
+    /// The task waits for a worker.
+    Done,
+    /// There is no such task.
+    Missing,
+    /// It is no proposal any more.
+    Refused(Rejected),
+}
+
+/// Resolves the open item of a locked task.
+pub(super) async fn close(
+    transaction: &Transaction<'_>,
+    task: Uuid,
+    action: Action,
+    text: &str,
+    actor: &str,
+) -> Result<(), Error> {
+    execute(
+        transaction,
+        "resolve an inbox item",
+        CLOSE,
+        &[&task, &action.word(), &text, &actor],
+    )
+    .await
+    .map(drop)
+}
+
+async fn by_id(client: &impl GenericClient, id: &str) -> Result<Option<SeenItem>, Error> {
+    query_opt(client, "read an inbox item", BY_ID, &[&id])
+        .await?
+        .map(|row| SeenItem::try_from(&row))
+        .transpose()
+}
+
+impl Store {
+    /// An item by its short id.
+    pub async fn item(&self, id: &str) -> Result<Option<SeenItem>, Error> {
+        let client = self.connection("read an inbox item").await?;
+        by_id(&client, id).await
+    }
+
+    /// At most `limit` items without their bodies, newest first, that opened before `(at, id)`.
+    pub async fn list_items(
+        &self,
+        filter: &ItemFilter,
+        after: (Timestamp, &str),
+        limit: i64,
+    ) -> Result<Vec<SeenItem>, Error> {
+        let what = "list inbox items";
+        let client = self.connection(what).await?;
+        query(
+            &client,
+            what,
+            LIST,
+            &[&after.0, &after.1, &filter.closed, &filter.task, &limit],
+        )
+        .await?
+        .iter()
+        .map(SeenItem::try_from)
+        .collect()
+    }
+
+    /// Items that are open on these tasks, without their bodies.
+    pub async fn open_items(&self, tasks: &[Uuid]) -> Result<Vec<SeenItem>, Error> {
+        let what = "list open inbox items";
+        let client = self.connection(what).await?;
+        query(&client, what, OPEN_ON, &[&tasks])
+            .await?
+            .iter()
+            .map(SeenItem::try_from)
+            .collect()
+    }
+
+    /// Starts a proposed task, with the policy as it is now.
+    pub async fn confirm_task(
+        &self,
+        id: Uuid,
+        actor: &str,
+        snapshot: &Snapshot,
+    ) -> Result<Confirmed, Error> {
+        let what = "confirm a task";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some((mut row, now)) = lock_task(&transaction, id).await? else {
+            return Ok(Confirmed::Missing);
+        };
+        if row.task.phase == mainloop_core::Phase::Proposed {
+            take_snapshot(&transaction, &mut row, snapshot).await?;
+            close(&transaction, id, Action::Approve, "", actor).await?;
+        }
+        let applied = apply_in(
+            &transaction,
+            row,
+            now,
+            &Occurrence::new(Event::Confirmed, actor),
+        )
+        .await?;
+        if let Applied::Ignored { rejected, .. } = applied {
+            return Ok(Confirmed::Refused(rejected));
+        }
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        self.nudge().task_changed(id);
+        Ok(Confirmed::Done)
+    }
+
+    /// Takes a person's decision: item, words, command and workflow change together or not at all.
+    pub async fn resolve_item(
+        &self,
+        decision: &Decision,
+        snapshot: &Snapshot,
+    ) -> Result<Resolved, Error> {
+        let what = "resolve an inbox item";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some(found) = by_id(&transaction, &decision.item).await? else {
+            return Ok(Resolved::Missing);
+        };
+        let id = found.task.task.id;
+        let Some((mut row, now)) = lock_task(&transaction, id).await? else {
+            return Ok(Resolved::Missing);
+        };
+        // Read again: what was read before the lock may be of another revision.
+        let Some(SeenItem { item, .. }) = by_id(&transaction, &decision.item).await? else {
+            return Ok(Resolved::Missing);
+        };
+        if item.revision != decision.revision {
+            return Ok(Resolved::OtherRevision(item.revision));
+        }
+        if item.state != ItemState::Open {
+            return Ok(Resolved::Closed(Box::new(item)));
+        }
+        let Some(event) = event(&item, decision.action) else {
+            return Ok(Resolved::NotPossible(Action::possible(&item.gate)));
+        };
+        let asked = questions(&item.questions);
+        if decision.action == Action::Answer
+            && !decision.answers.is_empty()
+            && !asked.is_empty()
+            && asked.len() != decision.answers.len()
+        {
+            return Ok(Resolved::WrongCount(asked.len()));
+        }
+        let said = said(decision);
+        close(&transaction, id, decision.action, &said, &decision.actor).await?;
+        if matches!(event, Event::Confirmed) {
+            take_snapshot(&transaction, &mut row, snapshot).await?;
+        }
+        if matches!(decision.action, Action::Answer | Action::Revise) {
+            note_words(&transaction, &row, &item, &asked, decision, &said).await?;
+        }
+        let mut occurrence = Occurrence::new(event, &decision.actor);
+        occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
+        if decision.action == Action::Answer
+            && let Gate::Blocker(blocker) = &item.gate
+            && !matches!(blocker, Blocker::Worker(_))
+        {
+            occurrence.facts = Facts {
+                guidance: Some(said.clone()),
+                ..Facts::default()
+            };
+        }
+        let applied = apply_in(&transaction, row, now, &occurrence).await?;
+        if let Applied::Ignored { rejected, .. } = applied {
+            return Ok(Resolved::Refused(rejected));
+        }
+        let after = by_id(&transaction, &decision.item).await?;
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        self.nudge().task_changed(id);
+        Ok(after.map_or(Resolved::Missing, |after| Resolved::Done(Box::new(after))))
+    }
+}
+
+/// What a decision is to the workflow; none when the gate does not take it.
+fn event(item: &ItemRow, action: Action) -> Option<Event> {
+    Some(match (&item.gate, action) {
+        (Gate::Spawn, Action::Approve) => Event::Confirmed,
+        (Gate::Spawn, Action::Reject) => Event::SpawnRejected,
+        (Gate::Plan, Action::Approve) => Event::PlanApproved {
+            hash: item.plan_hash.clone(),
+        },
+        (Gate::Plan, Action::Reject) => Event::PlanRejected,
+        (Gate::Plan, Action::Revise) => Event::PlanRevised,
+        (Gate::Blocker(Blocker::NoCi), Action::Approve) => Event::NoCiAccepted,
+        (Gate::Question(_) | Gate::Blocker(_), Action::Answer) => Event::Answered,
+        (Gate::Question(_) | Gate::Blocker(_), Action::Reject) => Event::GivenUp,
+        (Gate::Spawn, Action::Revise | Action::Answer)
+        | (Gate::Plan, Action::Answer)
+        | (Gate::Question(_) | Gate::Blocker(_), Action::Approve | Action::Revise) => return None,
+    })
+}
+
+/// The texts of an item's questions.
+fn questions(questions: &Value) -> Vec<&str> {
+    questions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|question| question["text"].as_str().unwrap_or_default())
+        .collect()
+}
+
+/// The words of a decision in one text.
+fn said(decision: &Decision) -> String {
+    let mut parts: Vec<&str> = decision.answers.iter().map(String::as_str).collect();
+    if !decision.text.is_empty() {
+        parts.push(&decision.text);
+    }
+    parts.join("\n")
+}
+
+/// Keeps what a person said for later attempts, and tells the worker that is there.
+async fn note_words(
+    transaction: &Transaction<'_>,
+    row: &TaskRow,
+    item: &ItemRow,
+    asked: &[&str],
+    decision: &Decision,
+    said: &str,
+) -> Result<(), Error> {
+    let actor = &decision.actor;
+    if !decision.answers.is_empty() && asked.len() == decision.answers.len() {
+        for (question, answer) in asked.iter().zip(&decision.answers) {
+            commands::insert_word(transaction, row.id, question, answer, actor).await?;
+        }
+        if !decision.text.is_empty() {
+            commands::insert_word(transaction, row.id, &item.title, &decision.text, actor).await?;
+        }
+    } else {
+        let question = if asked.is_empty() {
+            item.title.clone()
+        } else {
+            asked.join("\n")
+        };
+        commands::insert_word(transaction, row.id, &question, said, actor).await?;
+    }
+    // A worker that comes later has the words in its first prompt.
+    if row.task.run != Run::Live {
+        return Ok(());
+    }
+    let command = match &item.gate {
+        Gate::Question(id) | Gate::Blocker(Blocker::Worker(id)) => Command::Answer {
+            question_id: id.clone(),
+            answers: decision.answers.clone(),
+            text: decision.text.clone(),
+        },
+        // The step begins again in the session that did not know what it missed.
+        Gate::Blocker(Blocker::NoChange) => Command::Say {
+            text: said.to_owned(),
+        },
+        // The assignment carries the words.
+        Gate::Spawn | Gate::Plan | Gate::Blocker(_) => return Ok(()),
+    };
+    commands::insert(transaction, row.id, Uuid::now_v7(), &command)
+        .await
+        .map(drop)
+}
