@@ -1,5 +1,8 @@
 //! The control plane: it queues tasks durably, decides what may run, streams status and keeps the inbox.
 
 pub mod db;
+pub mod errors;
 pub mod ids;
+pub mod rpc;
 pub mod texts;
+pub mod watchers;

@@ -1,15 +1,15 @@
-//! Guidance: a person's words to a task, each stored once.
+//! Guidance: a person's words to a task, each stored once, and the retry that comes with some.
 
 use aws_lc_rs::digest;
-use mainloop_core::{Phase, Run};
+use mainloop_core::{Event, Phase, Run};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Error, Store, commands,
+    Applied, Error, Facts, Occurrence, Store, commands,
     commands::Command,
     execute,
-    transition::{append_event, lock_task},
+    transition::{append_event, apply_in, lock_task},
 };
 
 const HEARD: &str = "UPDATE command SET done_at = clock_timestamp() WHERE id = $1 AND task_id = $2";
@@ -73,6 +73,39 @@ impl Store {
         drop(client);
         self.nudge().task_changed(task);
         Ok(Said::Stored)
+    }
+}
+
+impl Store {
+    /// Starts a failed task again; what a person says about it goes into the next prompt.
+    pub async fn retry_task(
+        &self,
+        task: Uuid,
+        guidance: &str,
+        actor: &str,
+    ) -> Result<Applied, Error> {
+        let what = "retry a task";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some((row, now)) = lock_task(&transaction, task).await? else {
+            return Ok(Applied::Missing);
+        };
+        let mut occurrence = Occurrence::new(Event::RetryRequested, actor);
+        occurrence.detail = json!({ "guidance": guidance });
+        if !guidance.trim().is_empty() {
+            commands::insert_word(&transaction, task, "", guidance, actor).await?;
+            occurrence.facts = Facts {
+                guidance: Some(guidance.to_owned()),
+                ..Facts::default()
+            };
+        }
+        let applied = apply_in(&transaction, row, now, &occurrence).await?;
+        if matches!(applied, Applied::Changed(_)) {
+            transaction.commit().await.map_err(Error::on(what))?;
+            drop(client);
+            self.nudge().task_changed(task);
+        }
+        Ok(applied)
     }
 }
 
