@@ -95,7 +95,7 @@ struct Loop {
 impl Loop {
     fn new(target: Target, client: Client, stream: Streaming<WatchInboxResponse>) -> Self {
         Self {
-            model: Model::new(target.address.to_string()),
+            model: Model::new(),
             target,
             client,
             changes: Some(stream),

@@ -84,7 +84,7 @@ fn header(model: &Model) -> Line<'static> {
     }
     if !model.connected {
         spans.push(Span::styled(
-            format!("   {} does not answer; trying again", model.address),
+            "   the plane does not answer; trying again",
             look(Style::Red),
         ));
     }

@@ -260,19 +260,15 @@ impl Session<'_> {
                 &format!("needs you: mainloop show {item}"),
             )]);
         };
-        let kind = words::kind(found.kind());
         let time = found.open_time.as_ref();
         if !self.view {
-            let line = format!(
-                "needs you: {kind} {item}: {}  (mainloop show {item})",
-                found.title
-            );
+            let line = format!("needs you: {item}: {}  (mainloop show {item})", found.title);
             return Ok(vec![self.stamped(time, Style::Plain, &line)]);
         }
         let mut lines = vec![self.stamped(
             time,
             Style::Yellow,
-            &format!("needs you: {kind} {item}: {}", found.title),
+            &format!("needs you: {item}: {}", found.title),
         )];
         lines.extend(self.question(&found));
         if !matches!(found.kind(), InboxItemKind::Question) {
