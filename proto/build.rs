@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         protox::prost::Message::encode_to_vec(&descriptors),
     )?;
     tonic_prost_build::configure()
+        // `WorkerLinkService.Connect` would collide with the constructor of that name; clients are made from a channel.
+        .build_transport(false)
         .build_server(env::var_os("CARGO_FEATURE_SERVER").is_some())
         .compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=mainloop");

@@ -1,2 +1,4 @@
+pub mod anthropic;
+pub mod claude;
 pub mod git_http;
 pub mod github;

@@ -1,0 +1,33 @@
+//! GitHub for mainloop: issues, pull requests, checks, and writes that may be repeated.
+//!
+//! The only crate that knows octocrab. The sidecar uses it for its steps, the control plane for
+//! watching pull requests of tasks without a worker; both build a [`Client`] per token.
+//!
+//! It owns nothing durable: all state is GitHub's. What it must never do: re-send a creation
+//! without looking for what it created, hand a token to another host, let text of a model or a
+//! stranger act on GitHub (see [`text`]), or take a check that it cannot read for a green one.
+//! When GitHub fails, calls end with an [`Error`] whose [`Class`] says who has to act; nothing
+//! here waits for a rate limit to end.
+
+mod checks;
+mod client;
+mod error;
+mod issues;
+mod logs;
+mod marker;
+mod pulls;
+mod signature;
+pub mod text;
+mod transport;
+mod verdict;
+
+pub use checks::{Check, Checks, Conclusion, State};
+pub use client::{Client, Identity, Repo, Repository};
+pub use error::{Class, Error, Result};
+pub use issues::{Comment, CommentRef, IssueRef, IssueThread};
+pub use logs::trim as trim_log;
+pub use marker::{Kind as MarkerKind, Marker};
+pub use pulls::{Conditional, NewPull, PullRef, PullState, Size, drafts_unsupported};
+pub use signature::{Failure, signature};
+pub use text::neutralise;
+pub use verdict::{FailedCheck, Verdict, verdict};

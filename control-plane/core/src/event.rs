@@ -1,0 +1,192 @@
+//! What can happen to a task.
+
+use jiff::Timestamp;
+
+use crate::Failure;
+
+/// Something that happened. Milestones come from a worker's sidecar, decisions from a person's credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A person said yes to the proposal.
+    Confirmed,
+    /// A person said no to the proposal.
+    SpawnRejected,
+    /// A person approved the plan with this hash.
+    PlanApproved {
+        /// What they saw.
+        hash: String,
+    },
+    /// A person said no to the plan.
+    PlanRejected,
+    /// A person wants the plan changed.
+    PlanRevised,
+    /// A person answered the open question or blocker.
+    Answered,
+    /// A person accepted a head that has no checks.
+    NoCiAccepted,
+    /// A person gave up on a blocked task.
+    GivenUp,
+    /// A person ended the task.
+    CancelRequested,
+    /// A person wants a failed task tried again.
+    RetryRequested,
+
+    /// The dispatcher took a slot for it.
+    Claimed,
+    /// The attempt's agent said hello for the first time.
+    AttemptConnected,
+    /// The attempt crashed, was lost or did not start.
+    AttemptLost {
+        /// A few words for people.
+        why: String,
+    },
+    /// The deadline of the start or of the step passed.
+    DeadlinePassed,
+    /// The point in time that it waited for has come.
+    WaitElapsed,
+
+    /// The worker stored a plan.
+    PlanStored {
+        /// Its revision.
+        revision: u32,
+        /// Its hash.
+        hash: String,
+    },
+    /// The worker found nothing to change.
+    NothingToChange,
+    /// The worker asks a person.
+    QuestionAsked {
+        /// The worker's id for it.
+        id: String,
+    },
+    /// The worker cannot go on without a person.
+    BlockerReported {
+        /// The worker's id for it.
+        id: String,
+    },
+    /// The branch has a new head.
+    BranchPushed {
+        /// The head.
+        sha: String,
+    },
+    /// The pull request is there.
+    PullOpened {
+        /// Its number.
+        number: u32,
+    },
+    /// The implement or fix step is done.
+    WorkFinished {
+        /// False when it pushed nothing.
+        changed: bool,
+    },
+    /// Checks run.
+    CiRunning {
+        /// The commit.
+        sha: String,
+    },
+    /// All checks that count are green.
+    CiPassed {
+        /// The commit.
+        sha: String,
+    },
+    /// At least one failed, and none runs.
+    CiFailed {
+        /// The commit.
+        sha: String,
+        /// The same for the same failure.
+        signature: String,
+    },
+    /// No check came.
+    CiAbsent {
+        /// The commit.
+        sha: String,
+    },
+    /// The pull request is ready for review.
+    MarkedReady {
+        /// The commit.
+        sha: String,
+    },
+    /// The step failed.
+    StepFailed {
+        /// Why.
+        failure: Failure,
+        /// The same may work later by itself.
+        transient: bool,
+        /// When, if known. Such a wait is not counted as a failure.
+        retry_at: Option<Timestamp>,
+    },
+
+    /// The pull request was merged.
+    PullMerged,
+    /// The pull request was closed.
+    PullClosed,
+}
+
+impl Event {
+    /// The event without its data.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Confirmed => EventKind::Confirmed,
+            Self::SpawnRejected => EventKind::SpawnRejected,
+            Self::PlanApproved { .. } => EventKind::PlanApproved,
+            Self::PlanRejected => EventKind::PlanRejected,
+            Self::PlanRevised => EventKind::PlanRevised,
+            Self::Answered => EventKind::Answered,
+            Self::NoCiAccepted => EventKind::NoCiAccepted,
+            Self::GivenUp => EventKind::GivenUp,
+            Self::CancelRequested => EventKind::CancelRequested,
+            Self::RetryRequested => EventKind::RetryRequested,
+            Self::Claimed => EventKind::Claimed,
+            Self::AttemptConnected => EventKind::AttemptConnected,
+            Self::AttemptLost { .. } => EventKind::AttemptLost,
+            Self::DeadlinePassed => EventKind::DeadlinePassed,
+            Self::WaitElapsed => EventKind::WaitElapsed,
+            Self::PlanStored { .. } => EventKind::PlanStored,
+            Self::NothingToChange => EventKind::NothingToChange,
+            Self::QuestionAsked { .. } => EventKind::QuestionAsked,
+            Self::BlockerReported { .. } => EventKind::BlockerReported,
+            Self::BranchPushed { .. } => EventKind::BranchPushed,
+            Self::PullOpened { .. } => EventKind::PullOpened,
+            Self::WorkFinished { .. } => EventKind::WorkFinished,
+            Self::CiRunning { .. } => EventKind::CiRunning,
+            Self::CiPassed { .. } => EventKind::CiPassed,
+            Self::CiFailed { .. } => EventKind::CiFailed,
+            Self::CiAbsent { .. } => EventKind::CiAbsent,
+            Self::MarkedReady { .. } => EventKind::MarkedReady,
+            Self::StepFailed { .. } => EventKind::StepFailed,
+            Self::PullMerged => EventKind::PullMerged,
+            Self::PullClosed => EventKind::PullClosed,
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($name:ident $word:literal),+ $(,)?) => {
+        /// An event without its data.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum EventKind {
+            $(#[doc = concat!("See [`Event::", stringify!($name), "`].")] $name,)+
+        }
+
+        impl EventKind {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The word in the event log and in documents.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word),+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
+    PlanRevised "plan_revised", Answered "answered", NoCiAccepted "no_ci_accepted", GivenUp "given_up",
+    CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
+    AttemptLost "worker_lost", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
+    NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",
+    BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
+    CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiAbsent "ci_absent",
+    MarkedReady "ready_for_review", StepFailed "step_failed", PullMerged "merged", PullClosed "pull_request_closed",
+}

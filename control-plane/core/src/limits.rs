@@ -1,0 +1,85 @@
+//! The limits that the workflow keeps. They are snapshotted into a task when it is confirmed.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::Step;
+
+/// Bounds on attempts and time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Attempts that may crash or time out before the task fails.
+    pub max_attempts: u32,
+    /// Turns that may be spent on mending CI before a person is asked.
+    pub max_ci_attempts: u32,
+    /// What a head without checks means.
+    pub no_ci: NoCi,
+    /// How long a worker may take to say hello.
+    pub start: SignedDuration,
+    /// How long `Plan` may take, without the time that a person takes.
+    pub plan: SignedDuration,
+    /// How long `Implement` may take.
+    pub implement: SignedDuration,
+    /// How long checks may take to be decided.
+    pub await_ci: SignedDuration,
+    /// How long `FixCi` may take.
+    pub fix_ci: SignedDuration,
+    /// How long `MarkReady` may take.
+    pub mark_ready: SignedDuration,
+    /// Wait after the first failure; doubles with each further one.
+    pub backoff: SignedDuration,
+    /// Longest wait after a failure.
+    pub backoff_max: SignedDuration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            max_ci_attempts: 3,
+            no_ci: NoCi::Ask,
+            start: SignedDuration::from_secs(120),
+            plan: SignedDuration::from_mins(60),
+            implement: SignedDuration::from_hours(4),
+            await_ci: SignedDuration::from_hours(2),
+            fix_ci: SignedDuration::from_hours(2),
+            mark_ready: SignedDuration::from_mins(10),
+            backoff: SignedDuration::from_secs(5),
+            backoff_max: SignedDuration::from_mins(10),
+        }
+    }
+}
+
+impl Limits {
+    /// How long a step may take.
+    pub fn of(&self, step: Step) -> SignedDuration {
+        match step {
+            Step::Plan => self.plan,
+            Step::Implement => self.implement,
+            Step::AwaitCi => self.await_ci,
+            Step::FixCi => self.fix_ci,
+            Step::MarkReady => self.mark_ready,
+        }
+    }
+
+    /// When to try again after the `failures`-th failure in a row.
+    pub fn retry_at(&self, failures: u32, now: Timestamp) -> Timestamp {
+        let factor = 1_i32 << failures.saturating_sub(1).min(20);
+        let wait = self
+            .backoff
+            .checked_mul(factor)
+            .unwrap_or(self.backoff_max)
+            .min(self.backoff_max);
+        now.checked_add(wait).unwrap_or(now)
+    }
+}
+
+/// What a head without checks means. It is never success by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoCi {
+    /// A person decides.
+    Ask,
+    /// Policy takes it: the pull request is marked ready, and says that nothing checked it.
+    Accept,
+    /// The task fails.
+    Fail,
+}

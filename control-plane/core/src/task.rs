@@ -1,0 +1,342 @@
+//! What a task is to the workflow: phase, run and wait, and the facts that decide between edges.
+
+use jiff::Timestamp;
+
+/// A task as the workflow sees it. Words, links and costs are the store's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// What the work has reached.
+    pub phase: Phase,
+    /// Whether a worker is wanted or there.
+    pub run: Run,
+    /// What it waits for.
+    pub wait: Wait,
+    /// Grows whenever the worker's assignment changes; milestones repeat it.
+    pub phase_version: i64,
+    /// Number of the newest attempt, 0 before the first.
+    pub attempt: u32,
+    /// Attempts that crashed or timed out since the last human word.
+    pub failures: u32,
+    /// Turns spent on mending CI since the last human word.
+    pub ci_attempts: u32,
+    /// Signature of the failure that the last fix was for.
+    pub signature: Option<String>,
+    /// The newest stored plan.
+    pub plan: Option<Plan>,
+    /// Last commit that was seen pushed.
+    pub head: Option<String>,
+    /// Commit that may be marked ready: its checks are green, or a person took it without checks.
+    pub green: Option<String>,
+    /// Number of the pull request.
+    pub pull: Option<u32>,
+}
+
+impl Task {
+    /// A proposal that waits for a person's yes.
+    pub fn proposed() -> Self {
+        Self {
+            phase: Phase::Proposed,
+            run: Run::Idle,
+            wait: Wait::Human(Gate::Spawn),
+            phase_version: 1,
+            attempt: 0,
+            failures: 0,
+            ci_attempts: 0,
+            signature: None,
+            plan: None,
+            head: None,
+            green: None,
+            pull: None,
+        }
+    }
+}
+
+/// What the work has reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for a person's yes.
+    Proposed,
+    /// A plan is being made.
+    Planning,
+    /// A plan waits for a person.
+    PlanReview,
+    /// The approved plan is being implemented.
+    Implementing,
+    /// Checks are awaited, or the pull request is being marked ready.
+    Ci,
+    /// What failed is being mended.
+    FixingCi,
+    /// Green and ready for review.
+    Ready,
+    /// Over, well.
+    Completed(Completion),
+    /// Over, not well; a retry goes back to the stage that failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Where to begin again.
+        from: Stage,
+    },
+    /// Ended by a person, here or by closing the pull request.
+    Cancelled,
+    /// A person said no to the proposal or the plan.
+    Declined,
+}
+
+impl Phase {
+    /// The phase without its data.
+    pub fn kind(&self) -> PhaseKind {
+        match self {
+            Self::Proposed => PhaseKind::Proposed,
+            Self::Planning => PhaseKind::Planning,
+            Self::PlanReview => PhaseKind::PlanReview,
+            Self::Implementing => PhaseKind::Implementing,
+            Self::Ci => PhaseKind::Ci,
+            Self::FixingCi => PhaseKind::FixingCi,
+            Self::Ready => PhaseKind::Ready,
+            Self::Completed(_) => PhaseKind::Completed,
+            Self::Failed { .. } => PhaseKind::Failed,
+            Self::Cancelled => PhaseKind::Cancelled,
+            Self::Declined => PhaseKind::Declined,
+        }
+    }
+
+    /// Whether the work is over, well or not.
+    pub fn is_settled(&self) -> bool {
+        self.is_final() || matches!(self, Self::Failed { .. })
+    }
+
+    /// Whether nothing can ever change it.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Completed(_) | Self::Cancelled | Self::Declined)
+    }
+}
+
+/// A phase without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PhaseKind {
+    /// See [`Phase::Proposed`].
+    Proposed,
+    /// See [`Phase::Planning`].
+    Planning,
+    /// See [`Phase::PlanReview`].
+    PlanReview,
+    /// See [`Phase::Implementing`].
+    Implementing,
+    /// See [`Phase::Ci`].
+    Ci,
+    /// See [`Phase::FixingCi`].
+    FixingCi,
+    /// See [`Phase::Ready`].
+    Ready,
+    /// See [`Phase::Completed`].
+    Completed,
+    /// See [`Phase::Failed`].
+    Failed,
+    /// See [`Phase::Cancelled`].
+    Cancelled,
+    /// See [`Phase::Declined`].
+    Declined,
+}
+
+impl PhaseKind {
+    /// All of them, in the order of the work.
+    pub const ALL: [Self; 11] = [
+        Self::Proposed,
+        Self::Planning,
+        Self::PlanReview,
+        Self::Implementing,
+        Self::Ci,
+        Self::FixingCi,
+        Self::Ready,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Declined,
+    ];
+
+    /// The word in SQL, documents and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Proposed => "proposed",
+            Self::Planning => "planning",
+            Self::PlanReview => "plan_review",
+            Self::Implementing => "implementing",
+            Self::Ci => "ci",
+            Self::FixingCi => "fixing_ci",
+            Self::Ready => "ready",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Declined => "declined",
+        }
+    }
+}
+
+/// How a completed task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// Its pull request was merged.
+    Merged,
+    /// Nothing had to change.
+    NoChange,
+}
+
+/// Where a retry begins again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Make a plan.
+    Planning,
+    /// Implement the approved plan.
+    Implementing,
+    /// Read the checks of the head.
+    Ci,
+    /// Mend what failed.
+    FixingCi,
+}
+
+impl Stage {
+    /// The phase that it stands for.
+    pub fn phase(self) -> Phase {
+        match self {
+            Self::Planning => Phase::Planning,
+            Self::Implementing => Phase::Implementing,
+            Self::Ci => Phase::Ci,
+            Self::FixingCi => Phase::FixingCi,
+        }
+    }
+}
+
+/// Why a task or a step failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What clients can act on.
+    pub class: FailureClass,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Classes of failure, as the contract has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    /// The worker crashed, did not start or was lost too often.
+    Worker,
+    /// A step passed its deadline too often.
+    Deadline,
+    /// The model refused the credential, or it has no credit.
+    ModelCredential,
+    /// The model's service failed or limited the credential.
+    ModelService,
+    /// The model stopped without doing the step.
+    ModelResult,
+    /// The budget is used up.
+    Budget,
+    /// The code host refused the credential, or a permission is missing.
+    GithubCredential,
+    /// The code host failed or refused the request.
+    Github,
+    /// Cloning, committing or pushing failed.
+    Git,
+    /// The sandbox or the setup commands did not work.
+    Environment,
+    /// Checks never became green within the limits.
+    Ci,
+    /// A person gave up on it.
+    GivenUp,
+}
+
+/// Whether a worker is wanted or there. Slots and claims look at this alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Run {
+    /// None is wanted.
+    Idle,
+    /// One is wanted; none is there yet.
+    Queued,
+    /// One is being made.
+    Starting,
+    /// One is there and has said hello.
+    Live,
+}
+
+impl Run {
+    /// Whether an attempt holds a slot.
+    pub fn holds_slot(self) -> bool {
+        matches!(self, Self::Starting | Self::Live)
+    }
+}
+
+/// What a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing.
+    None,
+    /// A person.
+    Human(Gate),
+    /// Checks.
+    Ci,
+    /// A point in time.
+    Until {
+        /// When.
+        at: Timestamp,
+        /// A few words for people.
+        why: String,
+    },
+}
+
+/// A point where a person decides or answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// May this task start?
+    Spawn,
+    /// Is this plan right?
+    Plan,
+    /// The worker asks something; the id is the worker's.
+    Question(String),
+    /// The worker cannot go on.
+    Blocker(Blocker),
+}
+
+/// Why a task cannot go on without a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocker {
+    /// The worker says so; the id is the worker's.
+    Worker(String),
+    /// Checks failed as often as they may.
+    CiLimit,
+    /// Checks failed twice in the same way.
+    SameFailure,
+    /// A turn that was to mend checks changed nothing.
+    NoFix,
+    /// Checks were not decided in time.
+    CiDeadline,
+    /// The head has no checks.
+    NoCi,
+    /// The plan was implemented without a change.
+    NoChange,
+}
+
+/// A stored plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Counts from 1.
+    pub revision: u32,
+    /// SHA-256 of its bytes, lower-case hex.
+    pub hash: String,
+    /// A person approved this very hash.
+    pub approved: bool,
+}
+
+/// What the plane asks a worker to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Make a plan and store it.
+    Plan,
+    /// Implement the approved plan.
+    Implement,
+    /// Read checks until they are decided.
+    AwaitCi,
+    /// Mend what failed.
+    FixCi,
+    /// Mark the pull request ready.
+    MarkReady,
+}

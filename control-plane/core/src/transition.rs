@@ -1,0 +1,692 @@
+//! The transition table, and the function that follows it.
+//!
+//! [`TABLE`] says which event is taken in which phase and where it may lead; [`next`] refuses everything else, and a
+//! test holds each of its results against the table. The diagram in the documentation is rendered from it.
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::{
+    Blocker, Completion, Event, EventKind, Failure, FailureClass, Gate, Limits, NoCi, Phase,
+    PhaseKind, Plan, Run, Stage, Step, Task, Wait,
+};
+
+use EventKind as E;
+use PhaseKind as P;
+
+/// One row: in any of `from`, `on` is taken and leads to one of `to`.
+#[derive(Debug)]
+pub struct Edge {
+    /// Phases that take the event.
+    pub from: &'static [PhaseKind],
+    /// The event.
+    pub on: EventKind,
+    /// Phases that it may lead to.
+    pub to: &'static [PhaseKind],
+}
+
+const fn edge(from: &'static [P], on: E, to: &'static [P]) -> Edge {
+    Edge { from, on, to }
+}
+
+/// Phases in which a worker has something to do or waits for a person in the middle of it.
+const WORK: &[P] = &[P::Planning, P::Implementing, P::Ci, P::FixingCi];
+
+/// Every edge of the workflow. An event that stands in several rows is taken in the phases of all of them.
+pub const TABLE: &[Edge] = &[
+    // People
+    edge(&[P::Proposed], E::Confirmed, &[P::Planning]),
+    edge(&[P::Proposed], E::SpawnRejected, &[P::Declined]),
+    edge(&[P::PlanReview], E::PlanApproved, &[P::Implementing]),
+    edge(&[P::PlanReview], E::PlanRejected, &[P::Declined]),
+    edge(&[P::PlanReview], E::PlanRevised, &[P::Planning]),
+    edge(&[P::Planning], E::Answered, &[P::Planning]),
+    edge(&[P::Implementing], E::Answered, &[P::Implementing]),
+    edge(&[P::Ci], E::Answered, &[P::Ci, P::FixingCi]),
+    edge(&[P::FixingCi], E::Answered, &[P::FixingCi]),
+    edge(&[P::Ci], E::NoCiAccepted, &[P::Ci]),
+    edge(WORK, E::GivenUp, &[P::Failed]),
+    edge(
+        &[
+            P::Proposed,
+            P::Planning,
+            P::PlanReview,
+            P::Implementing,
+            P::Ci,
+            P::FixingCi,
+            P::Ready,
+            P::Failed,
+        ],
+        E::CancelRequested,
+        &[P::Cancelled],
+    ),
+    edge(
+        &[P::Failed],
+        E::RetryRequested,
+        &[P::Planning, P::Implementing, P::Ci, P::FixingCi],
+    ),
+    // The worker comes and goes
+    edge(&[P::Planning], E::Claimed, &[P::Planning]),
+    edge(&[P::Implementing], E::Claimed, &[P::Implementing]),
+    edge(&[P::Ci], E::Claimed, &[P::Ci]),
+    edge(&[P::FixingCi], E::Claimed, &[P::FixingCi]),
+    edge(&[P::Planning], E::AttemptConnected, &[P::Planning]),
+    edge(&[P::Implementing], E::AttemptConnected, &[P::Implementing]),
+    edge(&[P::Ci], E::AttemptConnected, &[P::Ci]),
+    edge(&[P::FixingCi], E::AttemptConnected, &[P::FixingCi]),
+    edge(&[P::Planning], E::AttemptLost, &[P::Planning, P::Failed]),
+    edge(&[P::PlanReview], E::AttemptLost, &[P::PlanReview]),
+    edge(
+        &[P::Implementing],
+        E::AttemptLost,
+        &[P::Implementing, P::Failed],
+    ),
+    edge(&[P::Ci], E::AttemptLost, &[P::Ci, P::Failed]),
+    edge(&[P::FixingCi], E::AttemptLost, &[P::FixingCi, P::Failed]),
+    edge(&[P::Planning], E::DeadlinePassed, &[P::Planning, P::Failed]),
+    edge(
+        &[P::Implementing],
+        E::DeadlinePassed,
+        &[P::Implementing, P::Failed],
+    ),
+    edge(&[P::Ci], E::DeadlinePassed, &[P::Ci, P::Failed]),
+    edge(&[P::FixingCi], E::DeadlinePassed, &[P::FixingCi, P::Failed]),
+    edge(&[P::Planning], E::WaitElapsed, &[P::Planning]),
+    edge(&[P::Implementing], E::WaitElapsed, &[P::Implementing]),
+    edge(&[P::Ci], E::WaitElapsed, &[P::Ci]),
+    edge(&[P::FixingCi], E::WaitElapsed, &[P::FixingCi]),
+    // Milestones
+    edge(&[P::Planning], E::PlanStored, &[P::PlanReview]),
+    edge(&[P::Planning], E::NothingToChange, &[P::Completed]),
+    edge(&[P::Planning], E::QuestionAsked, &[P::Planning]),
+    edge(&[P::Implementing], E::QuestionAsked, &[P::Implementing]),
+    edge(&[P::FixingCi], E::QuestionAsked, &[P::FixingCi]),
+    edge(&[P::Planning], E::BlockerReported, &[P::Planning]),
+    edge(&[P::Implementing], E::BlockerReported, &[P::Implementing]),
+    edge(&[P::FixingCi], E::BlockerReported, &[P::FixingCi]),
+    edge(&[P::Implementing], E::BranchPushed, &[P::Implementing]),
+    edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
+    edge(&[P::Implementing], E::PullOpened, &[P::Implementing]),
+    edge(&[P::FixingCi], E::PullOpened, &[P::FixingCi]),
+    edge(
+        &[P::Implementing],
+        E::WorkFinished,
+        &[P::Ci, P::Implementing],
+    ),
+    edge(&[P::FixingCi], E::WorkFinished, &[P::Ci, P::FixingCi]),
+    edge(&[P::Ci], E::CiRunning, &[P::Ci]),
+    edge(&[P::Ci], E::CiPassed, &[P::Ci]),
+    edge(&[P::Ci], E::CiFailed, &[P::FixingCi, P::Ci]),
+    edge(&[P::Ci], E::CiAbsent, &[P::Ci, P::Failed]),
+    edge(&[P::Ci], E::MarkedReady, &[P::Ready]),
+    edge(&[P::Planning], E::StepFailed, &[P::Planning, P::Failed]),
+    edge(
+        &[P::Implementing],
+        E::StepFailed,
+        &[P::Implementing, P::Failed],
+    ),
+    edge(&[P::Ci], E::StepFailed, &[P::Ci, P::Failed]),
+    edge(&[P::FixingCi], E::StepFailed, &[P::FixingCi, P::Failed]),
+    // The code host
+    edge(
+        &[P::Implementing, P::Ci, P::FixingCi, P::Ready],
+        E::PullMerged,
+        &[P::Completed],
+    ),
+    edge(
+        &[P::Implementing, P::Ci, P::FixingCi, P::Ready],
+        E::PullClosed,
+        &[P::Cancelled],
+    ),
+];
+
+/// A task after an event, and what is wanted done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The task as it is from now on.
+    pub task: Task,
+    /// To be stored in the same transaction, in this order.
+    pub wants: Vec<Want>,
+}
+
+/// A desired state that a transition changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A worker for this attempt.
+    StartAttempt(u32),
+    /// No worker for this attempt any more.
+    EndAttempt(u32),
+    /// The open item of the task, if any, is no longer asked.
+    WithdrawItem,
+    /// A person is asked.
+    OpenItem(Gate),
+    /// The one timer of the task: set, or cleared.
+    SetTimer(Option<Timer>),
+    /// The agent is told its assignment anew.
+    Assign,
+    /// The pull request is watched from now on, without a worker.
+    WatchPull,
+    /// It no longer is.
+    UnwatchPull,
+}
+
+/// The one timer that a task may have. When it is due it becomes [`Event::DeadlinePassed`] or [`Event::WaitElapsed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// The start or the step is to be over by then.
+    Deadline(Timestamp),
+    /// The wait is over then.
+    Wait(Timestamp),
+}
+
+/// Why an event changes nothing.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Rejected {
+    /// The phase does not take it.
+    #[error("a task in phase {} does not take {}", .phase.word(), .event.word())]
+    Phase {
+        /// Where the task is.
+        phase: PhaseKind,
+        /// What came.
+        event: EventKind,
+    },
+    /// The phase takes it, but not now.
+    #[error("{} does not fit: {why}", .event.word())]
+    Guard {
+        /// What came.
+        event: EventKind,
+        /// What does not fit.
+        why: &'static str,
+    },
+}
+
+/// The step that a worker of this task does; none while it only waits for a person, or has no work.
+pub fn step(task: &Task) -> Option<Step> {
+    match (&task.phase, &task.wait) {
+        // A question or a blocker of the worker's own is answered inside its step.
+        (_, Wait::Human(Gate::Spawn | Gate::Plan)) => None,
+        (_, Wait::Human(Gate::Blocker(blocker))) if !matches!(blocker, Blocker::Worker(_)) => None,
+        (Phase::Planning, _) => Some(Step::Plan),
+        (Phase::Implementing, _) => Some(Step::Implement),
+        (Phase::Ci, _) if task.green.is_some() && task.green == task.head => Some(Step::MarkReady),
+        (Phase::Ci, _) => Some(Step::AwaitCi),
+        (Phase::FixingCi, _) => Some(Step::FixCi),
+        (
+            Phase::Proposed
+            | Phase::PlanReview
+            | Phase::Ready
+            | Phase::Completed(_)
+            | Phase::Failed { .. }
+            | Phase::Cancelled
+            | Phase::Declined,
+            _,
+        ) => None,
+    }
+}
+
+/// The task after `event` at `now`, or why nothing changes.
+pub fn next(
+    task: &Task,
+    event: &Event,
+    now: Timestamp,
+    limits: &Limits,
+) -> Result<Transition, Rejected> {
+    let phase = task.phase.kind();
+    if !TABLE
+        .iter()
+        .any(|edge| edge.on == event.kind() && edge.from.contains(&phase))
+    {
+        return Err(Rejected::Phase {
+            phase,
+            event: event.kind(),
+        });
+    }
+    let mut after = task.clone();
+    apply(&mut after, event, now, limits).map_err(|why| Rejected::Guard {
+        event: event.kind(),
+        why,
+    })?;
+    if step(task) != step(&after) || starts_anew(task, &after, event) {
+        after.phase_version += 1;
+    }
+    let wants = wants(task, &after, now, limits);
+    Ok(Transition { task: after, wants })
+}
+
+/// Whether the same step begins again: another round of a phase is another assignment.
+fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
+    match event {
+        Event::Answered => {
+            !matches!(
+                before.wait,
+                Wait::Human(Gate::Question(_) | Gate::Blocker(Blocker::Worker(_)))
+            ) || before.run == Run::Idle
+        }
+        Event::RetryRequested | Event::Claimed => true,
+        _ => before.phase.kind() != after.phase.kind(),
+    }
+}
+
+fn apply(
+    task: &mut Task,
+    event: &Event,
+    now: Timestamp,
+    limits: &Limits,
+) -> Result<(), &'static str> {
+    match event {
+        Event::Confirmed => queue(task, Phase::Planning),
+        Event::SpawnRejected | Event::PlanRejected => settle(task, Phase::Declined),
+        Event::PlanApproved { hash } => {
+            let plan = task.plan.as_mut().ok_or("there is no plan")?;
+            if plan.hash != *hash {
+                return Err("a newer plan was stored");
+            }
+            plan.approved = true;
+            resume(task, Phase::Implementing);
+        }
+        Event::PlanRevised => resume(task, Phase::Planning),
+        Event::Answered => {
+            let Wait::Human(gate) = &task.wait else {
+                return Err("nothing is asked");
+            };
+            let phase = match gate {
+                Gate::Spawn | Gate::Plan => return Err("the open item takes no answer"),
+                Gate::Question(_)
+                | Gate::Blocker(Blocker::Worker(_) | Blocker::NoChange | Blocker::CiDeadline) => {
+                    task.phase.clone()
+                }
+                Gate::Blocker(
+                    Blocker::CiLimit | Blocker::SameFailure | Blocker::NoFix | Blocker::NoCi,
+                ) => Phase::FixingCi,
+            };
+            human_word(task);
+            if phase == Phase::FixingCi && task.phase != Phase::FixingCi {
+                task.ci_attempts = 1;
+            }
+            resume(task, phase);
+        }
+        Event::NoCiAccepted => {
+            if task.wait != Wait::Human(Gate::Blocker(Blocker::NoCi)) {
+                return Err("the open item is not about missing checks");
+            }
+            human_word(task);
+            task.green.clone_from(&task.head);
+            resume(task, Phase::Ci);
+        }
+        Event::GivenUp => {
+            if !matches!(task.wait, Wait::Human(Gate::Question(_) | Gate::Blocker(_))) {
+                return Err("nothing is asked");
+            }
+            fail(
+                task,
+                Failure {
+                    class: FailureClass::GivenUp,
+                    message: "given up by a person".to_owned(),
+                },
+            );
+        }
+        Event::CancelRequested | Event::PullClosed => settle(task, Phase::Cancelled),
+        Event::RetryRequested => {
+            let Phase::Failed { from, .. } = &task.phase else {
+                return Err("it has not failed");
+            };
+            let from = *from;
+            human_word(task);
+            queue(task, from.phase());
+        }
+        Event::Claimed => {
+            if task.run != Run::Queued {
+                return Err("it is not queued");
+            }
+            task.run = Run::Starting;
+            task.attempt += 1;
+        }
+        Event::AttemptConnected => {
+            if task.run != Run::Starting {
+                return Err("it is not starting");
+            }
+            task.run = Run::Live;
+            task.wait = working_wait(task);
+        }
+        Event::AttemptLost { why } => {
+            if !task.run.holds_slot() {
+                return Err("no attempt is live");
+            }
+            if matches!(task.wait, Wait::Human(_)) {
+                // The answer brings a new worker; waiting needs none.
+                task.run = Run::Idle;
+            } else {
+                stumble(
+                    task,
+                    Failure {
+                        class: FailureClass::Worker,
+                        message: format!("the worker was lost: {why}"),
+                    },
+                    now,
+                    limits,
+                );
+            }
+        }
+        Event::DeadlinePassed => {
+            let overdue = match task.run {
+                Run::Starting => "the worker did not start in time",
+                Run::Live => "the step passed its deadline",
+                Run::Idle | Run::Queued => return Err("no attempt is live"),
+            };
+            if matches!(task.wait, Wait::Human(_)) {
+                return Err("it waits for a person");
+            }
+            if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
+                task.wait = Wait::Human(Gate::Blocker(Blocker::CiDeadline));
+            } else {
+                stumble(
+                    task,
+                    Failure {
+                        class: FailureClass::Deadline,
+                        message: overdue.to_owned(),
+                    },
+                    now,
+                    limits,
+                );
+            }
+        }
+        Event::WaitElapsed => {
+            if !matches!(task.wait, Wait::Until { .. }) {
+                return Err("it waits for no point in time");
+            }
+            let phase = task.phase.clone();
+            queue(task, phase);
+        }
+
+        Event::PlanStored { revision, hash } => {
+            live(task)?;
+            if *revision != task.plan.as_ref().map_or(1, |plan| plan.revision + 1) {
+                return Err("it has the wrong revision");
+            }
+            task.plan = Some(Plan {
+                revision: *revision,
+                hash: hash.clone(),
+                approved: false,
+            });
+            task.phase = Phase::PlanReview;
+            task.wait = Wait::Human(Gate::Plan);
+            task.failures = 0;
+        }
+        Event::NothingToChange => {
+            live(task)?;
+            settle(task, Phase::Completed(Completion::NoChange));
+        }
+        Event::QuestionAsked { id } => {
+            live(task)?;
+            task.wait = Wait::Human(Gate::Question(id.clone()));
+        }
+        Event::BlockerReported { id } => {
+            live(task)?;
+            task.wait = Wait::Human(Gate::Blocker(Blocker::Worker(id.clone())));
+        }
+        Event::BranchPushed { sha } => {
+            live_or_asking(task)?;
+            task.head = Some(sha.clone());
+            task.green = None;
+        }
+        Event::PullOpened { number } => {
+            live_or_asking(task)?;
+            task.pull = Some(*number);
+        }
+        Event::WorkFinished { changed } => {
+            live(task)?;
+            let fixing = task.phase == Phase::FixingCi;
+            task.failures = 0;
+            if task.head.is_none() || task.pull.is_none() {
+                task.wait = Wait::Human(Gate::Blocker(Blocker::NoChange));
+            } else if fixing && !changed {
+                task.wait = Wait::Human(Gate::Blocker(Blocker::NoFix));
+            } else {
+                task.phase = Phase::Ci;
+                task.wait = working_wait(task);
+            }
+        }
+        Event::CiRunning { sha } => awaits(task, sha)?,
+        Event::CiPassed { sha } => {
+            awaits(task, sha)?;
+            task.green = Some(sha.clone());
+            task.wait = Wait::None;
+        }
+        Event::CiFailed { sha, signature } => {
+            awaits(task, sha)?;
+            if task.signature.as_ref() == Some(signature) {
+                task.wait = Wait::Human(Gate::Blocker(Blocker::SameFailure));
+            } else if task.ci_attempts >= limits.max_ci_attempts {
+                task.wait = Wait::Human(Gate::Blocker(Blocker::CiLimit));
+            } else {
+                task.ci_attempts += 1;
+                task.phase = Phase::FixingCi;
+                task.wait = Wait::None;
+            }
+            task.signature = Some(signature.clone());
+        }
+        Event::CiAbsent { sha } => {
+            awaits(task, sha)?;
+            match limits.no_ci {
+                NoCi::Ask => task.wait = Wait::Human(Gate::Blocker(Blocker::NoCi)),
+                NoCi::Accept => {
+                    task.green.clone_from(&task.head);
+                    task.wait = Wait::None;
+                }
+                NoCi::Fail => fail(
+                    task,
+                    Failure {
+                        class: FailureClass::Ci,
+                        message: "the pull request has no checks, and policy asks for some"
+                            .to_owned(),
+                    },
+                ),
+            }
+        }
+        Event::MarkedReady { sha } => {
+            live(task)?;
+            if !task.plan.as_ref().is_some_and(|plan| plan.approved) {
+                return Err("its plan is not approved");
+            }
+            if task.green.as_ref() != Some(sha) || task.head.as_ref() != Some(sha) {
+                return Err("that commit is not the green head");
+            }
+            settle(task, Phase::Ready);
+        }
+        Event::StepFailed {
+            failure,
+            transient,
+            retry_at,
+        } => {
+            live_or_asking(task)?;
+            match (transient, retry_at) {
+                (false, _) => fail(task, failure.clone()),
+                (true, Some(at)) => {
+                    task.run = Run::Idle;
+                    task.wait = Wait::Until {
+                        at: *at,
+                        why: failure.message.clone(),
+                    };
+                }
+                (true, None) => stumble(task, failure.clone(), now, limits),
+            }
+        }
+        Event::PullMerged => settle(task, Phase::Completed(Completion::Merged)),
+    }
+    Ok(())
+}
+
+/// The worker does its step, and asks nobody.
+fn live(task: &Task) -> Result<(), &'static str> {
+    live_or_asking(task)?;
+    if matches!(task.wait, Wait::Human(_)) {
+        return Err("it waits for a person");
+    }
+    Ok(())
+}
+
+/// The worker is there.
+fn live_or_asking(task: &Task) -> Result<(), &'static str> {
+    if task.run == Run::Live {
+        Ok(())
+    } else {
+        Err("no worker is live")
+    }
+}
+
+/// The worker reads the checks of this very head.
+fn awaits(task: &Task, sha: &str) -> Result<(), &'static str> {
+    live(task)?;
+    if step(task) != Some(Step::AwaitCi) {
+        return Err("no checks are awaited");
+    }
+    if task.head.as_deref() != Some(sha) {
+        return Err("that commit is not the head");
+    }
+    Ok(())
+}
+
+/// What a worker that is there waits for, unless it asked somebody.
+fn working_wait(task: &Task) -> Wait {
+    match step(task) {
+        Some(Step::AwaitCi) => Wait::Ci,
+        Some(Step::Plan | Step::Implement | Step::FixCi | Step::MarkReady) | None => Wait::None,
+    }
+}
+
+/// A worker is wanted for this phase.
+fn queue(task: &mut Task, phase: Phase) {
+    task.phase = phase;
+    task.run = Run::Queued;
+    task.wait = Wait::None;
+}
+
+/// Goes on with the worker that stayed, or asks for a new one.
+fn resume(task: &mut Task, phase: Phase) {
+    match task.run {
+        Run::Live => {
+            task.phase = phase;
+            task.wait = Wait::None;
+            task.wait = working_wait(task);
+        }
+        Run::Idle | Run::Queued | Run::Starting => queue(task, phase),
+    }
+}
+
+fn settle(task: &mut Task, phase: Phase) {
+    task.phase = phase;
+    task.run = Run::Idle;
+    task.wait = Wait::None;
+}
+
+fn fail(task: &mut Task, failure: Failure) {
+    let from = match task.phase.kind() {
+        P::Implementing => Stage::Implementing,
+        P::Ci => Stage::Ci,
+        P::FixingCi => Stage::FixingCi,
+        P::Proposed
+        | P::Planning
+        | P::PlanReview
+        | P::Ready
+        | P::Completed
+        | P::Failed
+        | P::Cancelled
+        | P::Declined => Stage::Planning,
+    };
+    settle(task, Phase::Failed { failure, from });
+}
+
+/// A failure that counts: again after a while, or no more.
+fn stumble(task: &mut Task, failure: Failure, now: Timestamp, limits: &Limits) {
+    task.failures += 1;
+    if task.failures >= limits.max_attempts {
+        fail(task, failure);
+    } else {
+        task.run = Run::Idle;
+        task.wait = Wait::Until {
+            at: limits.retry_at(task.failures, now),
+            why: failure.message,
+        };
+    }
+}
+
+/// A person has looked: the counters that led to them begin anew.
+fn human_word(task: &mut Task) {
+    task.failures = 0;
+    task.ci_attempts = 0;
+    task.signature = None;
+}
+
+/// What of the desired state differs between two states of a task.
+fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits) -> Vec<Want> {
+    let mut wants = Vec::new();
+    if before.run.holds_slot() && !after.run.holds_slot() {
+        wants.push(Want::EndAttempt(before.attempt));
+    }
+    if before.attempt != after.attempt {
+        wants.push(Want::StartAttempt(after.attempt));
+    }
+    if before.wait != after.wait {
+        if matches!(before.wait, Wait::Human(_)) {
+            wants.push(Want::WithdrawItem);
+        }
+        if let Wait::Human(gate) = &after.wait {
+            wants.push(Want::OpenItem(gate.clone()));
+        }
+    }
+    let moved = before.phase_version != after.phase_version;
+    if moved || before.run != after.run || before.wait != after.wait {
+        wants.push(Want::SetTimer(timer(after, now, limits)));
+    }
+    if moved && after.run == Run::Live {
+        wants.push(Want::Assign);
+    }
+    match (before.phase == Phase::Ready, after.phase == Phase::Ready) {
+        (false, true) => wants.push(Want::WatchPull),
+        (true, false) => wants.push(Want::UnwatchPull),
+        (true, true) | (false, false) => {}
+    }
+    wants
+}
+
+fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {
+    let after = |limit| now.checked_add(limit).unwrap_or(Timestamp::MAX);
+    match (&task.wait, task.run) {
+        (Wait::Until { at, .. }, _) => Some(Timer::Wait(*at)),
+        (Wait::Human(_), _) | (_, Run::Idle | Run::Queued) => None,
+        (_, Run::Starting) => Some(Timer::Deadline(after(limits.start))),
+        (_, Run::Live) => step(task).map(|step| Timer::Deadline(after(limits.of(step)))),
+    }
+}
+
+/// The workflow as a Mermaid state diagram, for the documentation.
+pub fn diagram() -> String {
+    use std::{collections::BTreeMap, fmt::Write};
+
+    let mut arrows: BTreeMap<(P, P), Vec<&str>> = BTreeMap::new();
+    for edge in TABLE {
+        for from in edge.from {
+            for to in edge.to.iter().filter(|to| *to != from) {
+                arrows.entry((*from, *to)).or_default().push(edge.on.word());
+            }
+        }
+    }
+    let mut text = "stateDiagram-v2\n    [*] --> proposed\n".to_owned();
+    for ((from, to), on) in arrows {
+        writeln!(
+            text,
+            "    {} --> {}: {}",
+            from.word(),
+            to.word(),
+            on.join(", ")
+        )
+        .expect("a String takes any text");
+    }
+    for phase in [P::Completed, P::Cancelled, P::Declined] {
+        writeln!(text, "    {} --> [*]", phase.word()).expect("a String takes any text");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,427 @@
+#![allow(clippy::unwrap_used)]
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+
+use super::*;
+use crate::State;
+
+const SHAS: [&str; 2] = ["aaa", "bbb"];
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
+}
+
+/// Runs events through a task; panics at the first that is refused.
+fn run(events: &[Event]) -> Task {
+    let mut task = Task::proposed();
+    for event in events {
+        task = next(&task, event, at(0), &Limits::default())
+            .unwrap_or_else(|rejected| panic!("{rejected} in {task:?}"))
+            .task;
+    }
+    task
+}
+
+fn planned() -> Vec<Event> {
+    vec![
+        Event::Confirmed,
+        Event::Claimed,
+        Event::AttemptConnected,
+        Event::PlanStored {
+            revision: 1,
+            hash: "h1".into(),
+        },
+    ]
+}
+
+fn in_ci() -> Vec<Event> {
+    let mut events = planned();
+    events.extend([
+        Event::PlanApproved { hash: "h1".into() },
+        Event::BranchPushed { sha: "aaa".into() },
+        Event::PullOpened { number: 2 },
+        Event::WorkFinished { changed: true },
+    ]);
+    events
+}
+
+fn failed(sha: &str, signature: &str) -> Event {
+    Event::CiFailed {
+        sha: sha.into(),
+        signature: signature.into(),
+    }
+}
+
+#[test]
+fn a_good_day_ends_merged() {
+    let mut events = in_ci();
+    events.extend([
+        Event::CiRunning { sha: "aaa".into() },
+        failed("aaa", "s1"),
+        Event::BranchPushed { sha: "bbb".into() },
+        Event::WorkFinished { changed: true },
+        Event::CiPassed { sha: "bbb".into() },
+    ]);
+    assert_eq!(step(&run(&events)), Some(Step::MarkReady));
+    events.push(Event::MarkedReady { sha: "bbb".into() });
+    let ready = run(&events);
+    assert_eq!((ready.phase.kind(), ready.run), (P::Ready, Run::Idle));
+    events.push(Event::PullMerged);
+    assert_eq!(run(&events).phase, Phase::Completed(Completion::Merged));
+}
+
+#[test]
+fn approval_of_an_older_plan_is_refused() {
+    let mut events = planned();
+    events.extend([
+        Event::PlanRevised,
+        Event::PlanStored {
+            revision: 2,
+            hash: "h2".into(),
+        },
+    ]);
+    let task = run(&events);
+    let old = Event::PlanApproved { hash: "h1".into() };
+    assert!(matches!(
+        next(&task, &old, at(0), &Limits::default()),
+        Err(Rejected::Guard { .. })
+    ));
+}
+
+#[test]
+fn only_the_green_head_becomes_ready() {
+    let mut events = in_ci();
+    events.push(Event::CiPassed { sha: "aaa".into() });
+    let task = run(&events);
+    let other = Event::MarkedReady { sha: "bbb".into() };
+    assert!(next(&task, &other, at(0), &Limits::default()).is_err());
+}
+
+#[test]
+fn the_same_failure_twice_asks_a_person() {
+    let mut events = in_ci();
+    events.extend([
+        failed("aaa", "s1"),
+        Event::BranchPushed { sha: "bbb".into() },
+        Event::WorkFinished { changed: true },
+        failed("bbb", "s1"),
+    ]);
+    let task = run(&events);
+    assert_eq!(task.wait, Wait::Human(Gate::Blocker(Blocker::SameFailure)));
+    assert_eq!(step(&task), None);
+    events.push(Event::Answered);
+    let task = run(&events);
+    assert_eq!((task.phase.kind(), task.ci_attempts), (P::FixingCi, 1));
+}
+
+#[test]
+fn mending_ci_is_bounded() {
+    let mut events = in_ci();
+    for round in 0..Limits::default().max_ci_attempts {
+        events.extend([
+            failed("aaa", &format!("s{round}")),
+            Event::WorkFinished { changed: true },
+        ]);
+    }
+    events.push(failed("aaa", "another"));
+    assert_eq!(
+        run(&events).wait,
+        Wait::Human(Gate::Blocker(Blocker::CiLimit))
+    );
+}
+
+#[test]
+fn a_worker_lost_too_often_fails_the_task_and_a_retry_begins_where_it_was() {
+    let mut events = planned();
+    events.push(Event::PlanApproved { hash: "h1".into() });
+    for _ in 1..Limits::default().max_attempts {
+        events.extend([
+            Event::AttemptLost {
+                why: "killed".into(),
+            },
+            Event::WaitElapsed,
+            Event::Claimed,
+            Event::AttemptConnected,
+        ]);
+    }
+    events.push(Event::AttemptLost {
+        why: "killed".into(),
+    });
+    let task = run(&events);
+    assert!(
+        matches!(
+            &task.phase,
+            Phase::Failed {
+                from: Stage::Implementing,
+                ..
+            }
+        ),
+        "{task:?}"
+    );
+    events.push(Event::RetryRequested);
+    let task = run(&events);
+    assert_eq!(
+        (task.phase.kind(), task.run, task.failures),
+        (P::Implementing, Run::Queued, 0)
+    );
+}
+
+#[test]
+fn a_worker_that_dies_while_a_person_thinks_costs_nothing() {
+    let mut events = planned();
+    events.push(Event::AttemptLost {
+        why: "killed".into(),
+    });
+    let task = run(&events);
+    assert_eq!(
+        (task.run, &task.wait, task.failures),
+        (Run::Idle, &Wait::Human(Gate::Plan), 0)
+    );
+    events.push(Event::PlanApproved { hash: "h1".into() });
+    assert_eq!(run(&events).run, Run::Queued);
+}
+
+#[test]
+fn backoff_doubles_up_to_its_bound() {
+    let limits = Limits::default();
+    let wait = |failures| limits.retry_at(failures, at(0)).as_second() - at(0).as_second();
+    assert_eq!([wait(1), wait(2), wait(3), wait(30)], [5, 10, 20, 600]);
+}
+
+#[test]
+fn the_documented_diagram_is_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/workflow.md");
+    let text = format!(
+        "# The workflow of a task\n\nRendered from the transition table in `control-plane/core/src/transition.rs`; a test \
+         fails when it is stale\n(`UPDATE_DOCS=1 cargo test -p mainloop-core` writes it anew). Events that stay in their phase \
+         are left out.\n\n```mermaid\n{}```\n",
+        diagram()
+    );
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        text,
+        "run it with UPDATE_DOCS=1"
+    );
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let sha = prop::sample::select(&SHAS[..])
+        .prop_map(str::to_owned)
+        .boxed();
+    let failure =
+        prop::sample::select(vec![FailureClass::Git, FailureClass::Budget]).prop_map(|class| {
+            Failure {
+                class,
+                message: "it broke".into(),
+            }
+        });
+    prop_oneof![
+        1 => prop::sample::select(vec![
+            Event::Confirmed,
+            Event::SpawnRejected,
+            Event::PlanRejected,
+            Event::PlanRevised,
+            Event::Answered,
+            Event::NoCiAccepted,
+            Event::GivenUp,
+            Event::CancelRequested,
+            Event::RetryRequested,
+            Event::AttemptLost { why: "lost".into() },
+            Event::DeadlinePassed,
+            Event::NothingToChange,
+            Event::QuestionAsked { id: "q".into() },
+            Event::BlockerReported { id: "b".into() },
+            Event::PullMerged,
+            Event::PullClosed,
+        ]),
+        // What moves work on comes more often, so that late phases are reached.
+        5 => prop::sample::select(vec![
+            Event::Confirmed,
+            Event::Claimed,
+            Event::AttemptConnected,
+            Event::WaitElapsed,
+            Event::Answered,
+            Event::PullOpened { number: 7 },
+        ]),
+        3 => (1_u32..4, prop::sample::select(vec!["h1", "h2"])).prop_map(|(revision, hash)| {
+            Event::PlanStored { revision, hash: hash.into() }
+        }),
+        3 => prop::sample::select(vec!["h1", "h2"])
+            .prop_map(|hash| Event::PlanApproved { hash: hash.into() }),
+        3 => sha.clone().prop_map(|sha| Event::BranchPushed { sha }),
+        3 => any::<bool>().prop_map(|changed| Event::WorkFinished { changed }),
+        1 => sha.clone().prop_map(|sha| Event::CiRunning { sha }),
+        3 => sha.clone().prop_map(|sha| Event::CiPassed { sha }),
+        2 => (sha.clone(), prop::sample::select(vec!["s1", "s2", "s3", "s4"]))
+            .prop_map(|(sha, signature)| failed(&sha, signature)),
+        1 => sha.clone().prop_map(|sha| Event::CiAbsent { sha }),
+        3 => sha.prop_map(|sha| Event::MarkedReady { sha }),
+        1 => (failure, any::<bool>(), prop::option::of(0_i64..100)).prop_map(|(failure, transient, later)| {
+            Event::StepFailed { failure, transient, retry_at: later.map(at) }
+        }),
+    ]
+}
+
+/// Whether something will move the task on: nothing is ever stuck.
+fn is_moved_on(task: &Task, timer: Option<Timer>) -> bool {
+    task.phase.is_settled()
+        || task.phase == Phase::Ready
+        || task.run == Run::Queued
+        || matches!(task.wait, Wait::Human(_))
+        || timer.is_some()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_reachable_state_keeps_the_invariants(events in prop::collection::vec(event(), 0..60)) {
+        let limits = Limits::default();
+        let mut task = Task::proposed();
+        let mut timer = None;
+        for (second, event) in events.iter().enumerate() {
+            let now = at(i64::try_from(second).unwrap());
+            let before = task.clone();
+            let Ok(transition) = next(&task, event, now, &limits) else { continue };
+            task = transition.task;
+            for want in &transition.wants {
+                if let Want::SetTimer(set) = want { timer = *set; }
+            }
+            let (from, to) = (before.phase.kind(), task.phase.kind());
+            prop_assert!(!before.phase.is_final(), "{from:?} is final, but took {event:?}");
+            prop_assert!(
+                TABLE.iter().any(|edge| edge.on == event.kind() && edge.from.contains(&from) && edge.to.contains(&to)),
+                "{from:?} --{event:?}--> {to:?} is not in the table"
+            );
+            prop_assert!(is_moved_on(&task, timer), "stuck in {task:?} after {event:?}");
+            prop_assert!(task.phase_version >= before.phase_version);
+            prop_assert_eq!(
+                transition.wants.contains(&Want::EndAttempt(before.attempt)),
+                before.run.holds_slot() && !task.run.holds_slot()
+            );
+            if task.phase.is_settled() || task.phase == Phase::Ready {
+                prop_assert_eq!(task.run, Run::Idle);
+                prop_assert_eq!(&task.wait, &Wait::None);
+                prop_assert!(timer.is_none());
+            }
+            if matches!(to, P::Implementing | P::Ci | P::FixingCi | P::Ready) {
+                prop_assert!(task.plan.as_ref().is_some_and(|plan| plan.approved), "{task:?}");
+            }
+            if to == P::Ready {
+                prop_assert!(task.head.is_some() && task.head == task.green);
+            }
+            if task.run == Run::Live && step(&task).is_some() && !matches!(task.wait, Wait::Human(_)) {
+                prop_assert!(timer.is_some(), "a step without a deadline: {task:?}");
+            }
+            prop_assert!(task.failures < limits.max_attempts || task.phase.is_settled());
+            // The projection is total, and each state has its one group.
+            State::of(&task).group();
+        }
+    }
+}
+
+/// One of each kind of event, with the data that the reachable states can meet.
+fn alphabet() -> Vec<Event> {
+    let mut events = vec![
+        Event::Confirmed,
+        Event::SpawnRejected,
+        Event::PlanApproved { hash: "h1".into() },
+        Event::PlanRejected,
+        Event::PlanRevised,
+        Event::Answered,
+        Event::NoCiAccepted,
+        Event::GivenUp,
+        Event::CancelRequested,
+        Event::RetryRequested,
+        Event::Claimed,
+        Event::AttemptConnected,
+        Event::AttemptLost { why: "lost".into() },
+        Event::DeadlinePassed,
+        Event::WaitElapsed,
+        Event::PlanStored {
+            revision: 1,
+            hash: "h1".into(),
+        },
+        Event::NothingToChange,
+        Event::QuestionAsked { id: "q".into() },
+        Event::BlockerReported { id: "b".into() },
+        Event::PullOpened { number: 7 },
+        Event::WorkFinished { changed: true },
+        Event::WorkFinished { changed: false },
+        Event::PullMerged,
+        Event::PullClosed,
+    ];
+    for sha in SHAS {
+        let sha = sha.to_owned();
+        events.extend([
+            Event::BranchPushed { sha: sha.clone() },
+            Event::CiRunning { sha: sha.clone() },
+            Event::CiPassed { sha: sha.clone() },
+            failed(&sha, "s1"),
+            failed(&sha, "s2"),
+            Event::CiAbsent { sha: sha.clone() },
+            Event::MarkedReady { sha },
+        ]);
+    }
+    for (transient, retry_at) in [(false, None), (true, None), (true, Some(at(9)))] {
+        let failure = Failure {
+            class: FailureClass::Git,
+            message: "it broke".into(),
+        };
+        events.push(Event::StepFailed {
+            failure,
+            transient,
+            retry_at,
+        });
+    }
+    events
+}
+
+#[test]
+fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() {
+    let limits = Limits {
+        max_attempts: 2,
+        max_ci_attempts: 1,
+        ..Limits::default()
+    };
+    let alphabet = alphabet();
+    assert!(
+        EventKind::ALL
+            .iter()
+            .all(|kind| alphabet.iter().any(|event| event.kind() == *kind))
+    );
+    let mut seen = std::collections::HashSet::new();
+    let mut phases = std::collections::BTreeSet::new();
+    let mut open = vec![Task::proposed()];
+    while let Some(task) = open.pop() {
+        phases.insert(task.phase.kind());
+        for event in &alphabet {
+            let listed = TABLE
+                .iter()
+                .any(|edge| edge.on == event.kind() && edge.from.contains(&task.phase.kind()));
+            match next(&task, event, at(0), &limits) {
+                Ok(Transition {
+                    task: mut after, ..
+                }) => {
+                    assert!(listed);
+                    // Counters that only name things do not make another state.
+                    (after.phase_version, after.attempt) = (1, after.attempt.min(1));
+                    if seen.insert(format!("{after:?}")) {
+                        open.push(after);
+                    }
+                }
+                Err(Rejected::Phase { .. }) => assert!(!listed),
+                Err(Rejected::Guard { .. }) => assert!(listed),
+            }
+        }
+    }
+    assert_eq!(
+        phases.len(),
+        PhaseKind::ALL.len(),
+        "only reached {phases:?}"
+    );
+}

@@ -1,0 +1,326 @@
+//! Attempts: from the wish for a worker to its end.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Error, Store, execute, query, query_one, query_opt};
+
+const WANTED_HERE: &str = "\
+SELECT attempt.id, attempt.task_id, attempt.n, attempt.state, attempt.end_reason, task.short_id, task.unsandboxed, task.policy \
+FROM attempt JOIN task ON task.id = attempt.task_id WHERE attempt.host_id = $1 AND attempt.state <> 'ended' ORDER BY attempt.id";
+
+const STARTED: &str = "\
+UPDATE attempt SET state = 'started', token_hash = $2, started_at = clock_timestamp() WHERE id = $1 AND state = 'wanted'";
+
+const ENDED: &str = "\
+UPDATE attempt SET state = 'ended', ended_at = clock_timestamp(), lost_at = NULL, \
+end_reason = CASE WHEN end_reason = '' THEN $2 ELSE end_reason END \
+WHERE id = $1 AND state <> 'ended' RETURNING task_id";
+
+const BY_TOKEN: &str = "\
+SELECT attempt.id, attempt.task_id, attempt.n, attempt.state FROM attempt WHERE attempt.id = $1 AND attempt.token_hash = $2";
+
+const IS_ATTEMPT_TOKEN: &str =
+    "SELECT EXISTS (SELECT 1 FROM attempt WHERE token_hash = $1) AS known";
+
+const CONNECT: &str = "\
+UPDATE attempt SET state = CASE WHEN state = 'started' THEN 'live' ELSE state END, live_at = coalesce(live_at, clock_timestamp()), \
+replica = $2, link_epoch = link_epoch + 1, lost_at = NULL WHERE id = $1 AND state IN ('started', 'live') \
+RETURNING link_epoch, milestone, cost_micros";
+
+const LOST: &str = "\
+UPDATE attempt SET lost_at = clock_timestamp() WHERE id = $1 AND replica = $2 AND link_epoch = $3 AND lost_at IS NULL \
+AND state = 'live'";
+
+const ORPHANED: &str = "\
+UPDATE attempt SET lost_at = clock_timestamp() FROM (SELECT a.id FROM attempt a LEFT JOIN replica r ON r.id = a.replica \
+WHERE a.state = 'live' AND a.lost_at IS NULL AND (r.id IS NULL OR r.lease_until < clock_timestamp()) ORDER BY a.id FOR UPDATE OF a) \
+AS gone WHERE attempt.id = gone.id";
+
+const EXPIRED: &str = "\
+SELECT task_id, n FROM attempt WHERE state = 'live' AND lost_at < clock_timestamp() - make_interval(secs => $1) ORDER BY lost_at \
+LIMIT 100";
+
+const EARLIER_COST: &str = "SELECT coalesce(sum(cost_micros), 0)::bigint AS cost FROM attempt WHERE task_id = $1 AND n < $2";
+
+const SPEND: &str = "\
+WITH spent AS (UPDATE attempt SET cost_micros = greatest(cost_micros, $2), input_tokens = greatest(input_tokens, $3), \
+output_tokens = greatest(output_tokens, $4) WHERE id = $1 RETURNING task_id, n, cost_micros) \
+UPDATE task SET cost_micros = spent.cost_micros + (SELECT coalesce(sum(a.cost_micros), 0) FROM attempt a \
+WHERE a.task_id = spent.task_id AND a.n <> spent.n), version = version + 1, updated_at = clock_timestamp() \
+FROM spent WHERE task.id = spent.task_id RETURNING task.id";
+
+const HOLD_LEASE: &str = "\
+INSERT INTO replica (id, lease_until) VALUES ($1, clock_timestamp() + make_interval(secs => $2)) \
+ON CONFLICT (id) DO UPDATE SET lease_until = clock_timestamp() + make_interval(secs => $2)";
+
+const DROP_LEASE: &str = "DELETE FROM replica WHERE id = $1";
+
+/// All statements of this file.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("attempts::WANTED_HERE", WANTED_HERE),
+    ("attempts::STARTED", STARTED),
+    ("attempts::ENDED", ENDED),
+    ("attempts::BY_TOKEN", BY_TOKEN),
+    ("attempts::IS_ATTEMPT_TOKEN", IS_ATTEMPT_TOKEN),
+    ("attempts::CONNECT", CONNECT),
+    ("attempts::LOST", LOST),
+    ("attempts::ORPHANED", ORPHANED),
+    ("attempts::EXPIRED", EXPIRED),
+    ("attempts::EARLIER_COST", EARLIER_COST),
+    ("attempts::SPEND", SPEND),
+    ("attempts::HOLD_LEASE", HOLD_LEASE),
+    ("attempts::DROP_LEASE", DROP_LEASE),
+];
+
+/// An attempt that is not over, as its launcher sees it.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Id.
+    pub id: Uuid,
+    /// Its task.
+    pub task_id: Uuid,
+    /// The task's short id.
+    pub short_id: String,
+    /// Number within the task.
+    pub n: u32,
+    /// Where it stands.
+    pub state: State,
+    /// Why it is to end; empty while it is not.
+    pub end_reason: String,
+    /// Runs without the sandbox.
+    pub unsandboxed: bool,
+    /// The task's policy snapshot.
+    pub policy: serde_json::Value,
+}
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No process yet.
+    Wanted,
+    /// A process was made.
+    Started,
+    /// It said hello.
+    Live,
+    /// Its process is to be removed.
+    Ending,
+}
+
+/// Who an attempt's token stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Attempt.
+    pub id: Uuid,
+    /// Its task.
+    pub task_id: Uuid,
+    /// Its number.
+    pub n: u32,
+}
+
+/// A connection that was accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Connected {
+    /// Counts connections of the attempt; fences older ones.
+    pub link_epoch: i64,
+    /// Highest durable milestone.
+    pub milestone: i64,
+    /// What the attempt has cost so far.
+    pub cost_micros: i64,
+}
+
+/// Spend of an attempt so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Spend {
+    /// Millionths of a US dollar.
+    pub cost_micros: i64,
+    /// Input tokens.
+    pub input_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+}
+
+fn number(row: &Row) -> u32 {
+    u32::try_from(row.get::<_, i32>("n")).unwrap_or_default()
+}
+
+impl Store {
+    /// The attempts of a host that are not over.
+    pub async fn open_attempts(&self, host: &str) -> Result<Vec<Open>, Error> {
+        let what = "list a host's attempts";
+        let client = self.connection(what).await?;
+        query(&client, what, WANTED_HERE, &[&host])
+            .await?
+            .iter()
+            .map(|row| {
+                let state: &str = row.get("state");
+                Ok(Open {
+                    id: row.get("id"),
+                    task_id: row.get("task_id"),
+                    short_id: row.get("short_id"),
+                    n: number(row),
+                    state: match state {
+                        "wanted" => State::Wanted,
+                        "started" => State::Started,
+                        "live" => State::Live,
+                        "ending" => State::Ending,
+                        other => {
+                            return Err(Error::Row {
+                                table: "attempt",
+                                column: "state",
+                                value: other.to_owned(),
+                            });
+                        }
+                    },
+                    end_reason: row.get("end_reason"),
+                    unsandboxed: row.get("unsandboxed"),
+                    policy: row.get("policy"),
+                })
+            })
+            .collect()
+    }
+
+    /// Notes that a process is about to be made with this token. False when the attempt is no longer wanted.
+    pub async fn attempt_started(&self, id: Uuid, token_hash: &[u8]) -> Result<bool, Error> {
+        let what = "note an attempt's start";
+        let client = self.connection(what).await?;
+        Ok(execute(&client, what, STARTED, &[&id, &token_hash]).await? > 0)
+    }
+
+    /// Notes that no process of the attempt is left.
+    pub async fn attempt_ended(&self, id: Uuid, why: &str) -> Result<(), Error> {
+        let what = "note an attempt's end";
+        let client = self.connection(what).await?;
+        if let Some(row) = query_opt(&client, what, ENDED, &[&id, &why]).await? {
+            self.nudge().task_changed(row.get("task_id"));
+        }
+        Ok(())
+    }
+
+    /// Whose token this is, if the attempt is not over.
+    pub async fn attempt_by_token(
+        &self,
+        id: Uuid,
+        token_hash: &[u8],
+    ) -> Result<Option<Identity>, Error> {
+        let what = "check an attempt's token";
+        let client = self.connection(what).await?;
+        Ok(query_opt(&client, what, BY_TOKEN, &[&id, &token_hash])
+            .await?
+            .filter(|row| row.get::<_, &str>("state") != "ended")
+            .map(|row| Identity {
+                id: row.get("id"),
+                task_id: row.get("task_id"),
+                n: number(&row),
+            }))
+    }
+
+    /// Whether a secret is some attempt's token, of whatever state.
+    pub async fn is_attempt_token(&self, token_hash: &[u8]) -> Result<bool, Error> {
+        let what = "check an attempt's token";
+        let client = self.connection(what).await?;
+        Ok(query_one(&client, what, IS_ATTEMPT_TOKEN, &[&token_hash])
+            .await?
+            .get("known"))
+    }
+
+    /// Takes a stream of the attempt over. None when it is to end or is over.
+    pub async fn attempt_connected(
+        &self,
+        id: Uuid,
+        replica: Uuid,
+    ) -> Result<Option<Connected>, Error> {
+        let what = "note an attempt's connection";
+        let client = self.connection(what).await?;
+        Ok(query_opt(&client, what, CONNECT, &[&id, &replica])
+            .await?
+            .map(|row| Connected {
+                link_epoch: row.get("link_epoch"),
+                milestone: row.get("milestone"),
+                cost_micros: row.get("cost_micros"),
+            }))
+    }
+
+    /// Notes that the stream of an epoch ended; a newer one makes it void.
+    pub async fn attempt_lost(&self, id: Uuid, replica: Uuid, epoch: i64) -> Result<(), Error> {
+        let what = "note a lost stream";
+        let client = self.connection(what).await?;
+        execute(&client, what, LOST, &[&id, &replica, &epoch])
+            .await
+            .map(drop)
+    }
+
+    /// Marks attempts of replicas that are gone as lost, from now on.
+    pub async fn orphans_lost(&self) -> Result<u64, Error> {
+        let what = "mark orphaned attempts";
+        let client = self.connection(what).await?;
+        execute(&client, what, ORPHANED, &[]).await
+    }
+
+    /// Attempts that have been lost for longer than that: `(task, number)`.
+    pub async fn expired_attempts(&self, seconds: f64) -> Result<Vec<(Uuid, u32)>, Error> {
+        let what = "list expired attempts";
+        let client = self.connection(what).await?;
+        Ok(query(&client, what, EXPIRED, &[&seconds])
+            .await?
+            .iter()
+            .map(|row| (row.get("task_id"), number(row)))
+            .collect())
+    }
+
+    /// What the attempts before the `n`-th cost.
+    pub async fn earlier_cost(&self, task: Uuid, n: u32) -> Result<i64, Error> {
+        let what = "sum up earlier attempts";
+        let client = self.connection(what).await?;
+        let n = i32::try_from(n).unwrap_or(i32::MAX);
+        Ok(query_one(&client, what, EARLIER_COST, &[&task, &n])
+            .await?
+            .get("cost"))
+    }
+
+    /// Stores what an attempt has cost; it never goes down.
+    pub async fn attempt_spent(&self, id: Uuid, spend: Spend) -> Result<(), Error> {
+        let what = "store an attempt's spend";
+        let client = self.connection(what).await?;
+        if let Some(row) = query_opt(
+            &client,
+            what,
+            SPEND,
+            &[
+                &id,
+                &spend.cost_micros,
+                &spend.input_tokens,
+                &spend.output_tokens,
+            ],
+        )
+        .await?
+        {
+            self.nudge().task_changed(row.get("id"));
+        }
+        Ok(())
+    }
+
+    /// Holds this replica's lease for so many seconds from now.
+    pub async fn hold_lease(&self, replica: Uuid, seconds: f64) -> Result<(), Error> {
+        let what = "hold the replica's lease";
+        let client = self.connection(what).await?;
+        execute(&client, what, HOLD_LEASE, &[&replica, &seconds])
+            .await
+            .map(drop)
+    }
+
+    /// Gives this replica's lease up.
+    pub async fn drop_lease(&self, replica: Uuid) -> Result<(), Error> {
+        let what = "give the replica's lease up";
+        let client = self.connection(what).await?;
+        execute(&client, what, DROP_LEASE, &[&replica])
+            .await
+            .map(drop)
+    }
+}
+
+/// When something happened by the agent's clock, kept within what the database takes.
+pub fn sane(time: Timestamp) -> Timestamp {
+    time.clamp(Timestamp::UNIX_EPOCH, Timestamp::MAX)
+}

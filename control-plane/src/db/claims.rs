@@ -1,0 +1,100 @@
+//! Claims: which queued tasks get a slot, and timers that are due.
+
+use mainloop_core::Event;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Applied, Error, Occurrence, Store, execute, query, transition};
+
+/// One replica claims at a time, so that the caps hold exactly.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7224211)";
+
+/// The heads of all lanes (a lane is a repository), each as deep as its cap leaves room, best first. Lanes are found
+/// by a loose index scan, so that a full lane's backlog is never read.
+const HEADS: &str = "\
+WITH RECURSIVE lane AS (\
+ (SELECT repository_url FROM task WHERE run = 'queued' ORDER BY repository_url LIMIT 1) \
+ UNION ALL \
+ SELECT (SELECT t.repository_url FROM task t WHERE t.run = 'queued' AND t.repository_url > lane.repository_url \
+  ORDER BY t.repository_url LIMIT 1) FROM lane WHERE lane.repository_url IS NOT NULL), \
+free AS (SELECT lane.repository_url, $1::bigint - (SELECT count(*) FROM task u WHERE u.run IN ('starting', 'live') \
+  AND u.repository_url = lane.repository_url) AS slots FROM lane WHERE lane.repository_url IS NOT NULL) \
+SELECT head.id FROM free CROSS JOIN LATERAL (\
+ SELECT q.id, q.priority, q.queued_at FROM task q WHERE q.run = 'queued' AND q.repository_url = free.repository_url \
+  AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.task_id = q.id AND a.state <> 'ended') \
+  ORDER BY q.priority DESC, q.queued_at, q.id LIMIT greatest(free.slots, 0)) AS head \
+ORDER BY head.priority DESC, head.queued_at, head.id \
+LIMIT greatest($2::bigint - (SELECT count(*) FROM task WHERE run IN ('starting', 'live')), 0)";
+
+const DUE: &str = "\
+SELECT id, timer_kind FROM task WHERE timer_at <= clock_timestamp() ORDER BY timer_at LIMIT 100";
+
+/// All statements of this file.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("claims::LOCK", LOCK),
+    ("claims::HEADS", HEADS),
+    ("claims::DUE", DUE),
+];
+
+/// How many workers there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// On this plane.
+    pub total: u32,
+    /// On one repository.
+    pub per_repository: u32,
+}
+
+impl Store {
+    /// Claims as many queued tasks as the caps allow, for a host. Returns how many.
+    pub async fn claim(&self, host: &str, caps: Caps) -> Result<usize, Error> {
+        let what = "claim queued tasks";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        execute(&transaction, what, LOCK, &[]).await?;
+        let heads = query(
+            &transaction,
+            what,
+            HEADS,
+            &[&i64::from(caps.per_repository), &i64::from(caps.total)],
+        )
+        .await?;
+        let mut claimed = Vec::new();
+        for head in heads {
+            let id: Uuid = head.get("id");
+            let Some((task, now)) = transition::lock_task(&transaction, id).await? else {
+                continue;
+            };
+            let mut occurrence = Occurrence::new(Event::Claimed, "plane");
+            occurrence.detail = json!({ "host": host });
+            let applied = transition::apply_in(&transaction, task, now, &occurrence).await?;
+            if matches!(applied, Applied::Changed(_)) {
+                claimed.push(id);
+            }
+        }
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        for id in &claimed {
+            self.nudge().task_changed(*id);
+        }
+        Ok(claimed.len())
+    }
+
+    /// Tasks whose timer is due, with the event that it stands for.
+    pub async fn due_timers(&self) -> Result<Vec<(Uuid, Event)>, Error> {
+        let what = "list due timers";
+        let client = self.connection(what).await?;
+        Ok(query(&client, what, DUE, &[])
+            .await?
+            .iter()
+            .map(|row| {
+                let event = if row.get::<_, &str>("timer_kind") == "wait" {
+                    Event::WaitElapsed
+                } else {
+                    Event::DeadlinePassed
+                };
+                (row.get("id"), event)
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,93 @@
+//! The workflow's limits as they stand in policy files and in a task's snapshot: seconds and counts.
+
+use jiff::SignedDuration;
+use mainloop_core::{Limits, NoCi};
+use serde::{Deserialize, Serialize};
+
+/// Limits in their written form; what is left out has the default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Written {
+    /// Attempts that may crash or time out.
+    pub max_attempts: u32,
+    /// Turns that may be spent on mending CI.
+    pub max_ci_attempts: u32,
+    /// What a head without checks means: `ask`, `accept` or `fail`.
+    pub no_ci: WrittenNoCi,
+    /// Seconds until a worker says hello.
+    pub start_seconds: u32,
+    /// Seconds for `Plan`.
+    pub plan_seconds: u32,
+    /// Seconds for `Implement`.
+    pub implement_seconds: u32,
+    /// Seconds for `AwaitCi`.
+    pub await_ci_seconds: u32,
+    /// Seconds for `FixCi`.
+    pub fix_ci_seconds: u32,
+    /// Seconds for `MarkReady`.
+    pub mark_ready_seconds: u32,
+    /// Milliseconds of wait after the first failure.
+    pub backoff_millis: u32,
+    /// Seconds of wait at most.
+    pub backoff_max_seconds: u32,
+}
+
+/// See [`NoCi`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenNoCi {
+    /// A person decides.
+    Ask,
+    /// Policy takes it.
+    Accept,
+    /// The task fails.
+    Fail,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        let limits = Limits::default();
+        let seconds =
+            |duration: SignedDuration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        Self {
+            max_attempts: limits.max_attempts,
+            max_ci_attempts: limits.max_ci_attempts,
+            no_ci: match limits.no_ci {
+                NoCi::Ask => WrittenNoCi::Ask,
+                NoCi::Accept => WrittenNoCi::Accept,
+                NoCi::Fail => WrittenNoCi::Fail,
+            },
+            start_seconds: seconds(limits.start),
+            plan_seconds: seconds(limits.plan),
+            implement_seconds: seconds(limits.implement),
+            await_ci_seconds: seconds(limits.await_ci),
+            fix_ci_seconds: seconds(limits.fix_ci),
+            mark_ready_seconds: seconds(limits.mark_ready),
+            backoff_millis: u32::try_from(limits.backoff.as_millis()).unwrap_or(u32::MAX),
+            backoff_max_seconds: seconds(limits.backoff_max),
+        }
+    }
+}
+
+impl From<&Written> for Limits {
+    fn from(written: &Written) -> Self {
+        let seconds = |seconds: u32| SignedDuration::from_secs(i64::from(seconds));
+        Self {
+            max_attempts: written.max_attempts,
+            max_ci_attempts: written.max_ci_attempts,
+            no_ci: match written.no_ci {
+                WrittenNoCi::Ask => NoCi::Ask,
+                WrittenNoCi::Accept => NoCi::Accept,
+                WrittenNoCi::Fail => NoCi::Fail,
+            },
+            start: seconds(written.start_seconds),
+            plan: seconds(written.plan_seconds),
+            implement: seconds(written.implement_seconds),
+            await_ci: seconds(written.await_ci_seconds),
+            fix_ci: seconds(written.fix_ci_seconds),
+            mark_ready: seconds(written.mark_ready_seconds),
+            backoff: SignedDuration::from_millis(i64::from(written.backoff_millis)),
+            backoff_max: seconds(written.backoff_max_seconds),
+        }
+    }
+}

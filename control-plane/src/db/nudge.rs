@@ -1,0 +1,68 @@
+//! Nudges: who should look at the database again. Losing one costs a poll interval, never a change.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, broadcast};
+use uuid::Uuid;
+
+/// Changes that a slow watcher may be behind before it is told to read the table anew.
+const BEHIND: usize = 1024;
+
+/// Wakes the loops of this replica after a commit. Other replicas hear it through `NOTIFY`.
+#[derive(Clone, Debug)]
+pub struct Nudge {
+    changed: broadcast::Sender<Uuid>,
+    outgoing: broadcast::Sender<Uuid>,
+    dispatch: Arc<Notify>,
+    launcher: Arc<Notify>,
+}
+
+impl Nudge {
+    pub(super) fn new() -> Self {
+        Self {
+            changed: broadcast::channel(BEHIND).0,
+            outgoing: broadcast::channel(BEHIND).0,
+            dispatch: Arc::new(Notify::new()),
+            launcher: Arc::new(Notify::new()),
+        }
+    }
+
+    /// A task changed in a transaction of this replica that is now committed.
+    pub fn task_changed(&self, task: Uuid) {
+        self.heard(task);
+        // Without a notifier (tests) nobody listens, which is fine.
+        let _ = self.outgoing.send(task);
+    }
+
+    /// A task changed, as another replica says.
+    pub fn heard(&self, task: Uuid) {
+        let _ = self.changed.send(task);
+        self.dispatch.notify_one();
+        self.launcher.notify_one();
+    }
+
+    /// Only the log of a task grew.
+    pub fn log_grew(&self, task: Uuid) {
+        let _ = self.changed.send(task);
+    }
+
+    /// Ids of tasks that changed. A receiver that lags reads the table anew.
+    pub fn subscribe(&self) -> broadcast::Receiver<Uuid> {
+        self.changed.subscribe()
+    }
+
+    /// Ids that other replicas are to hear.
+    pub fn outgoing(&self) -> broadcast::Receiver<Uuid> {
+        self.outgoing.subscribe()
+    }
+
+    /// Wakes the dispatcher.
+    pub fn dispatch(&self) -> &Notify {
+        &self.dispatch
+    }
+
+    /// Wakes the launcher.
+    pub fn launcher(&self) -> &Notify {
+        &self.launcher
+    }
+}

@@ -1,0 +1,75 @@
+//! Pull requests that are watched without a worker.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Error, Store, execute, query};
+
+/// Takes what is due and pushes it into the future, so that another replica leaves it alone.
+const DUE: &str = "\
+WITH due AS (SELECT task_id FROM pull_watch WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT 50 FOR UPDATE SKIP LOCKED) \
+UPDATE pull_watch SET due_at = clock_timestamp() + make_interval(secs => $1 * power(2, least(pull_watch.errors, 6))) \
+FROM due, task WHERE pull_watch.task_id = due.task_id AND task.id = due.task_id AND task.pull_number IS NOT NULL \
+RETURNING pull_watch.task_id, pull_watch.etag, task.owner, task.name, task.pull_number";
+
+const SEEN: &str = "UPDATE pull_watch SET etag = $2, errors = 0 WHERE task_id = $1";
+
+const FAILED: &str = "UPDATE pull_watch SET errors = errors + 1 WHERE task_id = $1";
+
+/// All statements of this file.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("pulls::DUE", DUE),
+    ("pulls::SEEN", SEEN),
+    ("pulls::FAILED", FAILED),
+];
+
+/// A pull request to look at.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Its task.
+    pub task: Uuid,
+    /// Account of the repository.
+    pub owner: String,
+    /// Name of the repository.
+    pub name: String,
+    /// Its number.
+    pub number: u32,
+    /// Tag of the state that was seen last; empty for none.
+    pub etag: String,
+}
+
+impl Store {
+    /// What is due to be looked at; each is due again after `interval`, later where looks fail.
+    pub async fn due_pulls(&self, interval: Duration) -> Result<Vec<Watched>, Error> {
+        let what = "take due pull requests";
+        let client = self.connection(what).await?;
+        Ok(query(&client, what, DUE, &[&interval.as_secs_f64()])
+            .await?
+            .iter()
+            .map(|row| Watched {
+                task: row.get("task_id"),
+                owner: row.get("owner"),
+                name: row.get("name"),
+                number: u32::try_from(row.get::<_, i32>("pull_number")).unwrap_or_default(),
+                etag: row.get("etag"),
+            })
+            .collect())
+    }
+
+    /// Notes the state that was seen.
+    pub async fn pull_seen(&self, task: Uuid, etag: &str) -> Result<(), Error> {
+        let what = "note a look at a pull request";
+        let client = self.connection(what).await?;
+        execute(&client, what, SEEN, &[&task, &etag])
+            .await
+            .map(drop)
+    }
+
+    /// Notes that it could not be read.
+    pub async fn pull_failed(&self, task: Uuid) -> Result<(), Error> {
+        let what = "note a failed look at a pull request";
+        let client = self.connection(what).await?;
+        execute(&client, what, FAILED, &[&task]).await.map(drop)
+    }
+}

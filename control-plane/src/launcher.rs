@@ -1,0 +1,3 @@
+//! Makes and removes workers.
+
+pub mod process;

@@ -1,0 +1,397 @@
+//! Milestones: from the wire into the workflow, each once.
+
+use jiff::Timestamp;
+use mainloop_core::{Event, Failure};
+use mainloop_proto::v1::{
+    Check, CheckState, FailureClass, Milestone, Question, QuestionAsked, milestone::Fact,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    db::{
+        Error, Facts, Item, Occurrence, Store,
+        attempts::Identity,
+        commands, transition,
+        transition::{append_event, apply_in, lock_task},
+    },
+    texts,
+};
+
+/// Stores a milestone, or finds that it was stored before. Returns the number up to which all are durable.
+pub(super) async fn milestone(
+    store: &Store,
+    identity: Identity,
+    milestone: &Milestone,
+) -> Result<i64, Error> {
+    let what = "store a milestone";
+    let mut client = store.connection(what).await?;
+    let transaction = client.transaction().await.map_err(Error::on(what))?;
+    let Some((task, now)) = lock_task(&transaction, identity.task_id).await? else {
+        return Ok(milestone.seq);
+    };
+    if !commands::advance(&transaction, identity.id, milestone.seq).await? {
+        transaction.rollback().await.map_err(Error::on(what))?;
+        drop(client);
+        return store.durable_milestone(identity.id).await;
+    }
+    let current = milestone.phase_version == task.task.phase_version;
+    match reading(milestone) {
+        Reading::Workflow(mut occurrence) if current => {
+            occurrence.attempt = identity.n;
+            if let Event::QuestionAsked { .. } | Event::BlockerReported { .. } = occurrence.event
+                && let Some(item) = &mut occurrence.item
+            {
+                item.title = format!("{}: {}", item.title, task.title);
+            }
+            apply_in(&transaction, task, now, &occurrence).await?;
+        }
+        Reading::Workflow(occurrence) => {
+            append_event(
+                &transaction,
+                task.id,
+                occurrence.event.kind().word(),
+                "came for a step that the task has left",
+                "worker",
+                identity.n,
+                &occurrence.detail,
+                true,
+            )
+            .await?;
+        }
+        Reading::Note {
+            kind,
+            text,
+            detail,
+            session,
+        } => {
+            if let Some(session) = session {
+                transition::set_session(&transaction, task.id, &session).await?;
+            }
+            append_event(
+                &transaction,
+                task.id,
+                kind,
+                &text,
+                "worker",
+                identity.n,
+                &detail,
+                false,
+            )
+            .await?;
+        }
+        Reading::Nothing => {}
+    }
+    transaction.commit().await.map_err(Error::on(what))?;
+    drop(client);
+    store.nudge().task_changed(identity.task_id);
+    Ok(milestone.seq)
+}
+
+/// A time on the wire.
+pub(super) fn time(time: prost_types::Timestamp) -> Timestamp {
+    Timestamp::new(time.seconds, time.nanos).unwrap_or_else(|_| Timestamp::now())
+}
+
+enum Reading {
+    /// The workflow decides.
+    Workflow(Occurrence),
+    /// Worth an entry in the log, and nothing else.
+    Note {
+        kind: &'static str,
+        text: String,
+        detail: Value,
+        session: Option<String>,
+    },
+    /// A fact of a newer version.
+    Nothing,
+}
+
+fn note(kind: &'static str, text: String, detail: Value) -> Reading {
+    Reading::Note {
+        kind,
+        text,
+        detail,
+        session: None,
+    }
+}
+
+fn workflow(event: Event, detail: Value, facts: Facts) -> Reading {
+    let mut occurrence = Occurrence::new(event, "worker");
+    occurrence.detail = detail;
+    occurrence.facts = facts;
+    Reading::Workflow(occurrence)
+}
+
+fn reading(milestone: &Milestone) -> Reading {
+    let Some(fact) = &milestone.fact else {
+        return Reading::Nothing;
+    };
+    match fact {
+        Fact::PlanningStarted(_) => note("planning_started", "planning started".to_owned(), json!({})),
+        Fact::PlanReady(ready) => {
+            let (number, url) = link(ready.issue.as_ref());
+            workflow(
+                Event::PlanStored {
+                    revision: u32::try_from(ready.revision).unwrap_or(0),
+                    hash: ready.hash.clone(),
+                },
+                json!({ "revision": ready.revision, "hash": ready.hash, "issue": number, "url": url }),
+                Facts {
+                    plan_body: Some(clean(&ready.text)),
+                    plan_issue: (number > 0).then_some((number, url)),
+                    ..Facts::default()
+                },
+            )
+        }
+        Fact::NothingToChange(nothing) => {
+            let (number, url) = link(nothing.issue.as_ref());
+            let mut occurrence = Occurrence::new(Event::NothingToChange, "worker");
+            occurrence.text = format!("nothing to change: {}", first_line(&nothing.reason));
+            occurrence.detail = json!({ "reason": clean(&nothing.reason), "issue": number, "url": url });
+            occurrence.facts.summary = Some(clean(&nothing.reason));
+            occurrence.facts.plan_issue = (number > 0).then_some((number, url));
+            Reading::Workflow(occurrence)
+        }
+        Fact::QuestionAsked(asked) => question(asked),
+        Fact::BranchPushed(pushed) => workflow(
+            Event::BranchPushed {
+                sha: pushed.sha.clone(),
+            },
+            json!({ "branch": pushed.branch, "sha": pushed.sha }),
+            Facts {
+                branch: Some(clean(&pushed.branch)),
+                ..Facts::default()
+            },
+        ),
+        Fact::PullRequestOpened(opened) => {
+            let (number, url) = link(opened.pull_request.as_ref());
+            workflow(
+                Event::PullOpened {
+                    number: u32::try_from(number).unwrap_or(0),
+                },
+                json!({ "number": number, "url": url, "existed": opened.existed }),
+                Facts {
+                    pull_url: Some(url),
+                    ..Facts::default()
+                },
+            )
+        }
+        Fact::WorkFinished(finished) => workflow(
+            Event::WorkFinished {
+                changed: finished.changed,
+            },
+            json!({ "sha": finished.head_sha, "diffstat": finished.diffstat, "changed": finished.changed }),
+            Facts {
+                diffstat: Some(clean(&finished.diffstat)),
+                summary: Some(clean(&finished.summary)),
+                ..Facts::default()
+            },
+        ),
+        Fact::CiRunning(running) => workflow(
+            Event::CiRunning {
+                sha: running.sha.clone(),
+            },
+            json!({ "sha": running.sha }),
+            Facts {
+                checks: Some(checks(&running.checks)),
+                ..Facts::default()
+            },
+        ),
+        Fact::CiPassed(passed) => workflow(
+            Event::CiPassed {
+                sha: passed.sha.clone(),
+            },
+            json!({ "sha": passed.sha }),
+            Facts {
+                checks: Some(checks(&passed.checks)),
+                ci_log: Some(String::new()),
+                ..Facts::default()
+            },
+        ),
+        Fact::CiFailed(failed) => {
+            let list = checks(&failed.checks);
+            workflow(
+                Event::CiFailed {
+                    sha: failed.sha.clone(),
+                    signature: failed.signature.clone(),
+                },
+                json!({ "sha": failed.sha, "signature": failed.signature, "failed": texts::failed_checks(&list) }),
+                Facts {
+                    checks: Some(list),
+                    ci_log: Some(clean(&failed.log)),
+                    guidance: Some(String::new()),
+                    ..Facts::default()
+                },
+            )
+        }
+        Fact::CiAbsent(absent) => workflow(
+            Event::CiAbsent {
+                sha: absent.sha.clone(),
+            },
+            json!({ "sha": absent.sha, "reason": absent.reason }),
+            Facts {
+                checks: Some(json!([])),
+                ..Facts::default()
+            },
+        ),
+        Fact::MarkedReady(ready) => workflow(
+            Event::MarkedReady {
+                sha: ready.sha.clone(),
+            },
+            json!({ "sha": ready.sha }),
+            Facts::default(),
+        ),
+        Fact::BlockerReported(blocker) => {
+            let mut occurrence = Occurrence::new(
+                Event::BlockerReported {
+                    id: blocker.question_id.clone(),
+                },
+                "worker",
+            );
+            let what = clean(&blocker.what);
+            occurrence.text = format!("blocked: {}", first_line(&what));
+            occurrence.detail = json!({ "kind": blocker.kind, "what": what });
+            occurrence.item = Some(Item {
+                title: "Blocked".to_owned(),
+                body: format!(
+                    "{what}\n\n{}\n\nAnswer with the way on, or reject to give up.",
+                    clean(&blocker.detail)
+                ),
+                questions: json!([]),
+            });
+            Reading::Workflow(occurrence)
+        }
+        Fact::StepFailed(failed) => {
+            let class = failed
+                .failure
+                .as_ref()
+                .map_or(FailureClass::Unspecified, |failure| failure.class());
+            let message = failed
+                .failure
+                .as_ref()
+                .map(|failure| clean(&failure.message))
+                .unwrap_or_default();
+            workflow(
+                Event::StepFailed {
+                    failure: Failure {
+                        class: failure_class(class),
+                        message: message.clone(),
+                    },
+                    transient: failed.transient,
+                    retry_at: failed.retry_time.map(time),
+                },
+                json!({ "class": class.as_str_name(), "message": message, "transient": failed.transient }),
+                Facts::default(),
+            )
+        }
+        Fact::HostRefused(refused) => note(
+            "host_refused",
+            format!("host refused: {}", clean(&refused.host)),
+            json!({ "host": clean(&refused.host) }),
+        ),
+        Fact::PushRefused(refused) => note(
+            "push_refused",
+            format!("push refused: {} ({})", clean(&refused.target), clean(&refused.reason)),
+            json!({ "target": clean(&refused.target), "reason": clean(&refused.reason) }),
+        ),
+        Fact::ProgressNoted(progress) => note(
+            "progress",
+            first_line(&clean(&progress.text)).to_owned(),
+            json!({ "text": clean(&progress.text) }),
+        ),
+        Fact::SessionStarted(session) => Reading::Note {
+            kind: "session_started",
+            text: "Claude session started".to_owned(),
+            detail: json!({ "session": session.session_id }),
+            session: Some(clean(&session.session_id)),
+        },
+        Fact::PullRequestClosed(closed) => workflow(
+            if closed.merged {
+                Event::PullMerged
+            } else {
+                Event::PullClosed
+            },
+            json!({ "merged": closed.merged }),
+            Facts::default(),
+        ),
+    }
+}
+
+fn question(asked: &QuestionAsked) -> Reading {
+    let mut occurrence = Occurrence::new(
+        Event::QuestionAsked {
+            id: asked.question_id.clone(),
+        },
+        "worker",
+    );
+    let first = asked.questions.first().map(|question| clean(&question.text));
+    let first = first.unwrap_or_default();
+    occurrence.text = format!("question asked: {}", first_line(&first));
+    occurrence.detail = json!({ "question": first });
+    occurrence.item = Some(Item {
+        title: "Question".to_owned(),
+        body: clean(&asked.context),
+        questions: asked.questions.iter().map(question_json).collect(),
+    });
+    Reading::Workflow(occurrence)
+}
+
+fn question_json(question: &Question) -> Value {
+    json!({
+        "text": clean(&question.text),
+        "header": clean(&question.header),
+        "multi_select": question.multi_select,
+        "options": question
+            .options
+            .iter()
+            .map(|option| json!({ "label": clean(&option.label), "description": clean(&option.description) }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn checks(checks: &[Check]) -> Value {
+    checks
+        .iter()
+        .map(|check| {
+            let state = match check.state() {
+                CheckState::Unspecified | CheckState::Pending => "pending",
+                CheckState::Passed => "passed",
+                CheckState::Failed => "failed",
+                CheckState::Skipped => "skipped",
+            };
+            json!({ "name": clean(&check.name), "state": state, "conclusion": clean(&check.conclusion), "url": clean(&check.url) })
+        })
+        .collect()
+}
+
+fn link(link: Option<&mainloop_proto::v1::Link>) -> (i32, String) {
+    link.map_or((0, String::new()), |link| (link.number, clean(&link.url)))
+}
+
+fn first_line(text: &str) -> &str {
+    text.trim().lines().next().unwrap_or_default()
+}
+
+/// Postgres takes no NUL in text.
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn failure_class(class: FailureClass) -> mainloop_core::FailureClass {
+    use mainloop_core::FailureClass as Core;
+
+    match class {
+        FailureClass::Unspecified | FailureClass::Worker => Core::Worker,
+        FailureClass::Deadline => Core::Deadline,
+        FailureClass::ModelCredential => Core::ModelCredential,
+        FailureClass::ModelService => Core::ModelService,
+        FailureClass::ModelResult => Core::ModelResult,
+        FailureClass::Budget => Core::Budget,
+        FailureClass::GithubCredential => Core::GithubCredential,
+        FailureClass::Github => Core::Github,
+        FailureClass::Git => Core::Git,
+        FailureClass::Environment => Core::Environment,
+        FailureClass::Ci => Core::Ci,
+        FailureClass::GivenUp => Core::GivenUp,
+    }
+}

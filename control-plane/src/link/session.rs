@@ -1,0 +1,330 @@
+//! One live attempt's stream.
+//!
+//! Reads everything the agent sends, stores what is durable before it acknowledges it, and tells the agent its
+//! assignment and commands whenever the task's row says something new. When the stream ends the attempt is lost from
+//! then on, until a newer stream takes over.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use mainloop_core::{Event, Run};
+use mainloop_proto::v1::{
+    AnswerCommand, Command, ConnectRequest, ConnectResponse, HeartbeatAck, LogCredit, LogSource,
+    MilestoneAck, SayCommand, command, connect_request::Frame as In, connect_response::Frame as Out,
+};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::{Instant, timeout_at},
+};
+use tokio_stream::StreamExt;
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+use super::{Shared, ingest, welcome};
+use crate::{
+    db::{
+        self, Occurrence,
+        attempts::{Connected, Identity, Spend},
+        commands::{self, Chunk},
+    },
+    errors,
+};
+
+/// Log chunks that are stored in one statement at most.
+const BATCH: usize = 64;
+/// How long a log chunk waits for others.
+const GATHER: Duration = Duration::from_millis(20);
+/// Log chunks that an agent may send ahead: a batch that is being stored and one that gathers.
+pub(super) const CREDIT: i32 = 256;
+/// Credit is handed back in pieces of this size.
+const CREDIT_STEP: i32 = 64;
+/// The net under the nudges.
+const POLL: Duration = Duration::from_secs(5);
+/// A stream without any frame for so long is dead: the agent sends heartbeats all the time.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Why a session ends.
+enum End {
+    /// The agent or the network.
+    Gone,
+    /// The attempt is over.
+    Over(&'static str),
+    /// The store failed; the agent reconnects.
+    Store(db::Error),
+}
+
+impl From<db::Error> for End {
+    fn from(error: db::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    identity: Identity,
+    incoming: Streaming<ConnectRequest>,
+    outgoing: mpsc::Sender<Result<ConnectResponse, Status>>,
+) {
+    let connected = match shared
+        .store
+        .attempt_connected(identity.id, shared.replica)
+        .await
+    {
+        Ok(Some(connected)) => connected,
+        Ok(None) => {
+            send(&outgoing, Out::Assignment(welcome::stop("the attempt is over"))).await;
+            return;
+        }
+        Err(error) => {
+            let _ = outgoing.send(Err(super::internal(&error))).await;
+            return;
+        }
+    };
+    let mut session = Session {
+        changes: shared.store.nudge().subscribe(),
+        shared: Arc::clone(&shared),
+        identity,
+        outgoing,
+        assigned: 0,
+        sent_commands: HashSet::new(),
+        logs: Vec::new(),
+        logs_due: None,
+        used_credit: 0,
+    };
+    let stop = shared.supervisor.stop_token();
+    let end = tokio::select! {
+        end = session.serve(incoming, connected) => end,
+        () = stop.cancelled() => {
+            send(&session.outgoing, Out::GoAway(mainloop_proto::v1::GoAway {})).await;
+            Ok(())
+        }
+    };
+    let _ = session.flush_logs().await;
+    match end {
+        Ok(()) | Err(End::Gone) => tracing::debug!(attempt.id = %identity.id, "link ended"),
+        Err(End::Over(why)) => {
+            send(&session.outgoing, Out::Assignment(welcome::stop(why))).await;
+        }
+        Err(End::Store(error)) => {
+            tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "link failed");
+        }
+    }
+    if let Err(error) = shared
+        .store
+        .attempt_lost(identity.id, shared.replica, connected.link_epoch)
+        .await
+    {
+        tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "could not note a lost stream");
+    }
+}
+
+async fn send(outgoing: &mpsc::Sender<Result<ConnectResponse, Status>>, frame: Out) -> bool {
+    outgoing
+        .send(Ok(ConnectResponse { frame: Some(frame) }))
+        .await
+        .is_ok()
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    identity: Identity,
+    outgoing: mpsc::Sender<Result<ConnectResponse, Status>>,
+    changes: broadcast::Receiver<Uuid>,
+    /// Phase version that the agent was told last.
+    assigned: i64,
+    /// Commands that this stream has carried.
+    sent_commands: HashSet<Uuid>,
+    logs: Vec<Chunk>,
+    logs_due: Option<Instant>,
+    used_credit: i32,
+}
+
+impl Session {
+    async fn serve(
+        &mut self,
+        mut incoming: Streaming<ConnectRequest>,
+        connected: Connected,
+    ) -> Result<(), End> {
+        let store = &self.shared.store;
+        let mut hello = Occurrence::new(Event::AttemptConnected, "worker");
+        hello.attempt = self.identity.n;
+        // A reconnect finds the task live already.
+        if let Some(task) = store.task_for_link(self.identity.task_id).await?
+            && task.task.run == Run::Starting
+        {
+            store.apply(self.identity.task_id, &hello).await?;
+        }
+        let welcome = welcome::welcome(store, &self.shared.offer, self.identity, connected).await?;
+        let Some(welcome) = welcome else {
+            return Err(End::Over("the attempt is over"));
+        };
+        self.assigned = welcome.assignment.as_ref().map_or(0, |work| work.phase_version);
+        self.send(Out::Welcome(Box::new(welcome))).await?;
+        self.tell_commands().await?;
+        let mut silent_since = Instant::now();
+        loop {
+            let wake = self.logs_due.unwrap_or_else(|| Instant::now() + POLL);
+            tokio::select! {
+                frame = timeout_at(silent_since + SILENCE, incoming.next()) => {
+                    match frame {
+                        Ok(Some(Ok(ConnectRequest { frame: Some(frame) }))) => {
+                            silent_since = Instant::now();
+                            self.take(frame).await?;
+                        }
+                        // A frame of a newer version is none of ours.
+                        Ok(Some(Ok(ConnectRequest { frame: None }))) => {}
+                        Ok(Some(Err(_)) | None) | Err(_) => return Err(End::Gone),
+                    }
+                }
+                changed = self.changes.recv() => {
+                    match changed {
+                        Ok(task) if task != self.identity.task_id => {}
+                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => self.tell().await?,
+                        Err(broadcast::error::RecvError::Closed) => return Err(End::Gone),
+                    }
+                }
+                () = tokio::time::sleep_until(wake) => {
+                    if self.logs_due.is_some() {
+                        self.flush_logs().await?;
+                    } else {
+                        self.tell().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, frame: Out) -> Result<(), End> {
+        if send(&self.outgoing, frame).await {
+            Ok(())
+        } else {
+            Err(End::Gone)
+        }
+    }
+
+    async fn take(&mut self, frame: In) -> Result<(), End> {
+        let store = &self.shared.store;
+        match frame {
+            // Only the first frame may say hello; another one changes nothing.
+            In::Hello(_) => {}
+            In::Heartbeat(_) => {
+                if self.shared.lease.is_valid() {
+                    self.send(Out::HeartbeatAck(HeartbeatAck {})).await?;
+                }
+            }
+            In::Milestone(milestone) => {
+                // What the log holds so far belongs before the milestone.
+                self.flush_logs().await?;
+                let seq = ingest::milestone(&self.shared.store, self.identity, &milestone).await?;
+                self.send(Out::MilestoneAck(MilestoneAck { seq })).await?;
+                self.tell().await?;
+            }
+            In::Log(log) => {
+                self.logs.push(Chunk {
+                    source: source(log.source()),
+                    at: log.time.map_or_else(Timestamp::now, ingest::time),
+                    text: log.text,
+                    dropped: log.dropped.max(0),
+                });
+                if self.logs.len() >= BATCH {
+                    self.flush_logs().await?;
+                } else if self.logs_due.is_none() {
+                    self.logs_due = Some(Instant::now() + GATHER);
+                }
+            }
+            In::CommandDone(done) => {
+                if let Ok(id) = done.id.parse() {
+                    store.command_done(self.identity.task_id, id).await?;
+                }
+            }
+            In::Spend(spend) => {
+                store
+                    .attempt_spent(
+                        self.identity.id,
+                        Spend {
+                            cost_micros: spend.cost_micros.max(0),
+                            input_tokens: spend.input_tokens.max(0),
+                            output_tokens: spend.output_tokens.max(0),
+                        },
+                    )
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the agent what the task's row says, if it is something new.
+    async fn tell(&mut self) -> Result<(), End> {
+        let store = &self.shared.store;
+        let Some(task) = store.task_for_link(self.identity.task_id).await? else {
+            return Err(End::Over("the task is gone"));
+        };
+        if task.task.attempt != self.identity.n || task.task.run != Run::Live {
+            return Err(End::Over("the task needs no worker"));
+        }
+        if task.task.phase_version != self.assigned {
+            let assignment = welcome::assignment(store, &task).await?;
+            self.assigned = assignment.phase_version;
+            self.send(Out::Assignment(assignment)).await?;
+        }
+        self.tell_commands().await
+    }
+
+    async fn tell_commands(&mut self) -> Result<(), End> {
+        let pending = self
+            .shared
+            .store
+            .pending_commands(self.identity.task_id)
+            .await?;
+        for command in pending {
+            if !self.sent_commands.insert(command.id) {
+                continue;
+            }
+            let what = match command.what {
+                commands::Command::Say { text } => command::What::Say(SayCommand { text }),
+                commands::Command::Answer {
+                    question_id,
+                    answers,
+                    text,
+                } => command::What::Answer(AnswerCommand {
+                    question_id,
+                    answers,
+                    text,
+                }),
+            };
+            self.send(Out::Command(Command {
+                id: command.id.to_string(),
+                what: Some(what),
+            }))
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn flush_logs(&mut self) -> Result<(), End> {
+        self.logs_due = None;
+        if self.logs.is_empty() {
+            return Ok(());
+        }
+        let chunks = std::mem::take(&mut self.logs);
+        self.shared
+            .store
+            .append_logs(self.identity.task_id, self.identity.n, &chunks)
+            .await?;
+        self.used_credit += i32::try_from(chunks.len()).unwrap_or(i32::MAX);
+        if self.used_credit >= CREDIT_STEP {
+            let chunks = std::mem::take(&mut self.used_credit);
+            self.send(Out::LogCredit(LogCredit { chunks })).await?;
+        }
+        Ok(())
+    }
+}
+
+fn source(source: LogSource) -> &'static str {
+    match source {
+        LogSource::Unspecified | LogSource::Agent => "agent",
+        LogSource::Harness => "harness",
+        LogSource::Claude => "claude",
+        LogSource::Tool => "tool",
+    }
+}

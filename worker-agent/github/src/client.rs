@@ -1,0 +1,261 @@
+//! One repository, seen with one token.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use crate::error::{Error, Result};
+use crate::transport::{Transport, escape, escape_path};
+
+/// Which repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Repo {
+    /// User or organisation.
+    pub owner: String,
+    /// Name without `.git`.
+    pub name: String,
+}
+
+impl std::fmt::Display for Repo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.owner, self.name)
+    }
+}
+
+/// A client for one repository with one token. Cheap to clone; build one per token (it reads
+/// the system's certificates) and never one per request.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) transport: Transport,
+    pub(crate) repo: Arc<Repo>,
+    identity: Arc<OnceCell<Identity>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("repo", &self.repo)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whom the token speaks as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Login; ends with `[bot]` for a GitHub App.
+    pub login: String,
+    /// The token is an App's.
+    pub is_bot: bool,
+}
+
+/// What the token sees of the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
+pub struct Repository {
+    /// The branch that work starts from unless told otherwise.
+    pub default_branch: String,
+    /// Where people look at it.
+    pub url: String,
+    /// Where git clones it from.
+    pub clone_url: String,
+    /// Read-only for everybody.
+    pub archived: bool,
+    /// Issues are on: without them there is no planning issue.
+    pub has_issues: bool,
+    /// Not visible to the public.
+    pub private: bool,
+    /// The token may push. `None` where GitHub did not say (App tokens).
+    pub can_push: Option<bool>,
+}
+
+impl Client {
+    /// `api_base` is `https://api.github.com`, or `https://host/api/v3` for an Enterprise
+    /// server. Sends nothing. Must be called inside a Tokio runtime.
+    pub fn new(api_base: &Url, repo: Repo, token: &SecretString) -> Result<Self> {
+        for part in [&repo.owner, &repo.name] {
+            let fine = !part.is_empty()
+                && !matches!(part.as_str(), "." | "..")
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            if !fine {
+                return Err(Error::Config(format!("{repo} is not a repository's name")));
+            }
+        }
+        Ok(Self {
+            transport: Transport::new(api_base, token)?,
+            repo: Arc::new(repo),
+            identity: Arc::default(),
+        })
+    }
+
+    /// The repository that this client works on.
+    pub fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    /// Whom the token speaks as; asked once.
+    pub async fn identity(&self) -> Result<Identity> {
+        self.identity
+            .get_or_try_init(|| self.ask_identity())
+            .await
+            .cloned()
+    }
+
+    async fn ask_identity(&self) -> Result<Identity> {
+        let operation = "ask who the token belongs to";
+        let login = match self.transport.get::<User>(operation, "/user").await {
+            Ok(user) => user.login,
+            // An installation token has no user, but GraphQL has a viewer for it.
+            Err(error) if error.is_denied() => {
+                let query = "query { viewer { login } }";
+                let answer: Viewer = self.transport.graphql(operation, query, &json!({})).await?;
+                answer.viewer.login
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Identity {
+            is_bot: login.ends_with("[bot]"),
+            login,
+        })
+    }
+
+    /// The repository's settings, and what the token may do in it.
+    pub async fn repository(&self) -> Result<Repository> {
+        let operation = format!("read repository {}", self.repo);
+        let raw: RawRepository = self.transport.get(&operation, &self.path("")).await?;
+        Ok(Repository {
+            default_branch: raw.default_branch,
+            url: raw.html_url,
+            clone_url: raw.clone_url,
+            archived: raw.archived,
+            has_issues: raw.has_issues,
+            private: raw.private,
+            can_push: raw.permissions.map(|p| p.push),
+        })
+    }
+
+    /// The commit that `branch` points at; `None` where there is no such branch.
+    pub async fn branch_head(&self, branch: &str) -> Result<Option<String>> {
+        let operation = format!("read branch {branch} of {}", self.repo);
+        let path = self.path(&format!("/git/ref/heads/{}", escape_path(branch)));
+        let found: Option<GitRef> = self.transport.get_optional(&operation, &path).await?;
+        Ok(found.map(|r| r.object.sha))
+    }
+
+    /// The bytes of the file `path` at `reference` (sha, branch or tag); `None` where there is no
+    /// such file. More than `limit` bytes are an error, never a part of the file.
+    pub async fn file_at(
+        &self,
+        path: &str,
+        reference: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let operation = format!("read {path} of {} at {reference}", self.repo);
+        let path = path.trim_matches('/');
+        if path.split('/').any(|s| matches!(s, "" | "." | "..")) {
+            return Err(Error::Config(format!(
+                "{path} is not a path in a repository"
+            )));
+        }
+        let url = self.path(&format!(
+            "/contents/{}?ref={}",
+            escape_path(path),
+            escape(reference)
+        ));
+        let found: Option<Content> = self.transport.get_optional(&operation, &url).await?;
+        let Some(Content::File(file)) = found else {
+            return Ok(None);
+        };
+        if file.kind != "file" {
+            return Ok(None);
+        }
+        // Above 1 MB GitHub leaves the content out and says so by the encoding.
+        if file.size > limit || file.encoding != "base64" {
+            return Err(Error::TooLarge { operation, limit });
+        }
+        let text: String = file.content.split_ascii_whitespace().collect();
+        let bytes = BASE64.decode(text).map_err(|error| Error::Malformed {
+            operation,
+            source: serde::de::Error::custom(error),
+        })?;
+        Ok(Some(bytes))
+    }
+
+    /// A route below this repository.
+    pub(crate) fn path(&self, rest: &str) -> String {
+        format!("/repos/{}/{}{rest}", self.repo.owner, self.repo.name)
+    }
+}
+
+/// A user in an answer; deleted accounts come as null.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct User {
+    pub(crate) login: String,
+}
+
+/// The login, or GitHub's name for accounts that are gone.
+pub(crate) fn login(user: Option<User>) -> String {
+    user.map_or_else(|| "ghost".to_owned(), |u| u.login)
+}
+
+#[derive(Deserialize)]
+struct Viewer {
+    viewer: User,
+}
+
+#[derive(Deserialize)]
+struct RawRepository {
+    default_branch: String,
+    html_url: String,
+    clone_url: String,
+    #[serde(default)]
+    archived: bool,
+    #[serde(default)]
+    has_issues: bool,
+    #[serde(default)]
+    private: bool,
+    permissions: Option<Permissions>,
+}
+
+#[derive(Deserialize)]
+struct Permissions {
+    #[serde(default)]
+    push: bool,
+}
+
+#[derive(Deserialize)]
+struct GitRef {
+    object: GitObject,
+}
+
+#[derive(Deserialize)]
+struct GitObject {
+    sha: String,
+}
+
+/// A folder comes as a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    File(File),
+    Folder(serde::de::IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    size: usize,
+    #[serde(default)]
+    encoding: String,
+    #[serde(default)]
+    content: String,
+}
