@@ -12,11 +12,13 @@ mod call;
 mod changes;
 mod ci;
 mod contract;
+mod exchange;
 mod faults;
 mod git;
 mod git_server;
 mod graphql;
 mod html;
+mod hub;
 mod people;
 mod problem;
 mod render;
@@ -45,8 +47,11 @@ pub use site::{
     ReviewComment, Run, Site, Step, Suite, User,
 };
 
+use hub::Hub;
 use problem::Problem;
-use server::Hub;
+
+/// How long `wait_for` waits before it gives up.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where an emulator listens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,7 +106,7 @@ impl GitHub {
         Ok(Self {
             hub,
             base,
-            patience: options.patience.unwrap_or(server::PATIENCE),
+            patience: options.patience.unwrap_or(PATIENCE),
         })
     }
 
@@ -220,7 +225,7 @@ impl GitHub {
         match tokio::time::timeout(self.patience, self.hub.wait(look)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_stopped)) => panic!("the emulator stopped before {what}"),
-            Err(_elapsed) => panic!(
+            Err(tokio::time::error::Elapsed { .. }) => panic!(
                 "{what}: not seen within {:?}. The site:\n{}",
                 self.patience,
                 self.read(html::summary)

@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::ci::{Conclusion, Status};
-use super::server::Hub;
+use super::hub::Hub;
 use super::site::{CheckRun, Issue, Pull, Repo, Site};
 use super::{git, render};
 
@@ -292,7 +292,9 @@ fn thread(site: &Site, repo: &Repo, issue: &Issue) -> Page {
     }
     page.raw("<h2>Checks</h2><ul>");
     let checks = repo.checks(&pull.head_sha);
-    checks.iter().for_each(|run| check(&mut page, run));
+    for run in checks {
+        check(&mut page, run);
+    }
     for status in repo
         .statuses
         .iter()
@@ -302,7 +304,7 @@ fn thread(site: &Site, repo: &Repo, issue: &Issue) -> Page {
         page.badge(&status.state, &status.state);
         page.raw(&escape(&status.context));
     }
-    page.raw(&format!("</ul><h2>Commits</h2><ul>"));
+    page.raw("</ul><h2>Commits</h2><ul>");
     for commit in git::log(
         &repo.dir,
         &format!("{}..{}", pull.base_sha, pull.head_sha),

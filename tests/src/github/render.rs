@@ -341,7 +341,7 @@ pub(super) fn pull_simple(site: &Site, repo: &Repo, issue: &Issue, pull: &Pull) 
         .branch(&pull.base)
         .filter(|_| issue.open)
         .unwrap_or(&pull.base_sha);
-    let side = |name: &str, sha: &str| json!({"label": format!("{}:{name}", repo.owner), "ref": name, "sha": sha, "user": user(site, &repo.owner), "repo": repo_in_pull(site, repo)});
+    let end = |name: &str, sha: &str| json!({"label": format!("{}:{name}", repo.owner), "ref": name, "sha": sha, "user": user(site, &repo.owner), "repo": repo_in_pull(site, repo)});
     let mut value = issue_part(site, repo, issue);
     extend(
         &mut value,
@@ -364,7 +364,7 @@ pub(super) fn pull_simple(site: &Site, repo: &Repo, issue: &Issue, pull: &Pull) 
             "id": pull.id, "node_id": node_id("PR", pull.id), "html_url": html, "diff_url": format!("{html}.diff"), "patch_url": format!("{html}.patch"),
             "issue_url": issue_url, "comments_url": comments, "statuses_url": statuses, "draft": pull.draft, "auto_merge": null,
             "merge_commit_sha": pull.merged.as_ref().map(|merged| &merged.sha), "merged_at": maybe_time(pull.merged.as_ref().map(|merged| merged.at)),
-            "requested_reviewers": [], "requested_teams": [], "head": side(&pull.head, &pull.head_sha), "base": side(&pull.base, base_sha),
+            "requested_reviewers": [], "requested_teams": [], "head": end(&pull.head, &pull.head_sha), "base": end(&pull.base, base_sha),
             "_links": {
                 "self": {"href": api}, "html": {"href": html}, "issue": {"href": issue_url}, "comments": {"href": comments},
                 "review_comments": {"href": format!("{api}/comments")}, "review_comment": {"href": format!("{api}/comments{{/number}}")},
@@ -606,14 +606,14 @@ pub(super) fn suite_state(repo: &Repo, suite: &Suite) -> (Status, Option<Conclus
     )
 }
 
-pub(super) fn suite(site: &Site, repo: &Repo, suite: &Suite) -> Result<Value, GitError> {
-    let (status, conclusion) = suite_state(repo, suite);
-    let url = format!("{}/check-suites/{}", repo_api(site, repo), suite.id);
+pub(super) fn suite(site: &Site, repo: &Repo, group: &Suite) -> Result<Value, GitError> {
+    let (status, conclusion) = suite_state(repo, group);
+    let url = format!("{}/check-suites/{}", repo_api(site, repo), group.id);
     Ok(json!({
-        "id": suite.id, "node_id": node_id("CS", suite.id), "head_branch": suite.head_branch, "head_sha": suite.head_sha, "status": status.name(),
-        "conclusion": conclusion.map(Conclusion::name), "url": url, "before": null, "after": suite.head_sha, "pull_requests": pulls_of(site, repo, &suite.head_sha),
-        "app": app(site, &suite.app), "created_at": time(suite.created_at), "updated_at": time(suite.created_at), "repository": minimal_repo(site, repo),
-        "head_commit": simple_commit(repo, &suite.head_sha)?, "latest_check_runs_count": repo.check_runs.iter().filter(|run| run.suite == suite.id).count(),
+        "id": group.id, "node_id": node_id("CS", group.id), "head_branch": group.head_branch, "head_sha": group.head_sha, "status": status.name(),
+        "conclusion": conclusion.map(Conclusion::name), "url": url, "before": null, "after": group.head_sha, "pull_requests": pulls_of(site, repo, &group.head_sha),
+        "app": app(site, &group.app), "created_at": time(group.created_at), "updated_at": time(group.created_at), "repository": minimal_repo(site, repo),
+        "head_commit": simple_commit(repo, &group.head_sha)?, "latest_check_runs_count": repo.check_runs.iter().filter(|run| run.suite == group.id).count(),
         "check_runs_url": format!("{url}/check-runs"),
     }))
 }

@@ -740,7 +740,7 @@ async fn broken_requests_are_caught_by_the_contract() {
         .await
         .expect(404);
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        world.github.assert_contract()
+        world.github.assert_contract();
     }))
     .unwrap_err();
     let text = caught.downcast_ref::<String>().unwrap();
@@ -1123,7 +1123,7 @@ async fn ci_processes_end_with_the_emulator_even_daemons() {
     let marker = tempfile::tempdir().unwrap();
     let pid_file = marker.path().join("pid");
     let workflow = format!(
-        "on: push\njobs:\n  slow:\n    steps:\n      - run: 'echo $$ > {}.tmp; mv {0}.tmp {0}; sleep 1000'\n",
+        "on: push\njobs:\n  slow:\n    steps:\n      - run: 'setsid sleep 1000 & echo $$ $! > {0}.tmp; mv {0}.tmp {0}; sleep 1000'\n",
         pid_file.display()
     );
     let world = World::new(Seed::new(REPO).file("README.md", "x")).await;
@@ -1132,16 +1132,23 @@ async fn ci_processes_end_with_the_emulator_even_daemons() {
         .person("alice")
         .push_file(REPO, "slow", ".github/workflows/slow.yml", &workflow)
         .unwrap();
-    let pid: i32 = poll("the step's process id", || {
-        std::fs::read_to_string(&pid_file).ok()?.trim().parse().ok()
+    let pids: Vec<i32> = poll("the step's process ids", || {
+        let text = std::fs::read_to_string(&pid_file).ok()?;
+        text.split_whitespace()
+            .map(|pid| pid.parse().ok())
+            .collect()
     })
     .await;
+    assert_eq!(pids.len(), 2, "the step and its daemon");
     drop(world);
-    let pid = nix::unistd::Pid::from_raw(pid);
-    poll("the step to be gone", || {
-        nix::sys::signal::kill(pid, None).is_err().then_some(())
-    })
-    .await;
+    for pid in pids {
+        // A killed orphan is a zombie until whoever is process 1 reaps it.
+        let over = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        };
+        poll("a process of the step to be gone", over).await;
+    }
 }
 
 /// A condition outside the site, looked at until it holds.

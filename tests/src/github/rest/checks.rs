@@ -195,6 +195,6 @@ pub(super) fn job_log(site: &mut Site, call: &Call) -> Result {
         site.base,
         repo.full_name(),
         job.id,
-        super::super::server::fingerprint(job.log.as_bytes())
+        super::super::exchange::fingerprint(job.log.as_bytes())
     )))
 }
