@@ -18,6 +18,7 @@ pub mod pulls;
 pub mod read;
 pub mod rows;
 pub mod say;
+pub mod tokens;
 pub mod transition;
 pub mod words;
 
@@ -109,6 +110,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         pulls::STATEMENTS,
         read::STATEMENTS,
         say::STATEMENTS,
+        tokens::STATEMENTS,
         transition::STATEMENTS,
     ]
     .concat()
@@ -169,3 +171,6 @@ pub async fn query(
         .await
         .map_err(Error::on(what))
 }
+
+#[cfg(test)]
+mod tests;

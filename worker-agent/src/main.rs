@@ -1,1 +1,112 @@
-fn main() {}
+//! The `mainloop-worker-agent` binary.
+
+mod args;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use mainloop_worker_agent::sidecar::sandbox::Toolchains;
+use mainloop_worker_agent::{harness, probe, sidecar};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command, Probe};
+
+// One thread: it is enough for either half, and the sandbox's parent-death signal hangs on the thread that spawns.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("MAINLOOP_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,octocrab=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match run(cli.command).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Sidecar { config } => {
+            // An error means that a provider is installed already.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            sidecar::worker::run(&config).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Harness(args) => {
+            let options = harness::Options {
+                control: args.control,
+                proxy: args.proxy,
+                work: args.work,
+                port: args.port,
+                own_session: args.own_session,
+            };
+            harness::run(options).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Probe(args) => {
+            let outcome = probe::run(&probe_options(&args)?).await;
+            let text = if args.json {
+                serde_json::to_string_pretty(&outcome)? + "\n"
+            } else {
+                plain(&outcome)
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(if outcome.ok {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+    }
+}
+
+fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
+    /// The part of the user's configuration that matters here.
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Config {
+        toolchains: Toolchains,
+    }
+    let config: Config = match &args.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?
+        }
+        None => Config::default(),
+    };
+    Ok(probe::Options {
+        agent: std::env::current_exe().context("find the agent's own binary")?,
+        claude: args.claude.clone(),
+        bubblewrap: args.bwrap.clone(),
+        data: args.data.clone().unwrap_or_else(std::env::temp_dir),
+        toolchains: config.toolchains,
+    })
+}
+
+fn plain(outcome: &probe::Outcome) -> String {
+    let mut lines = Vec::new();
+    for check in &outcome.checks {
+        let mark = if check.ok { "ok  " } else { "FAIL" };
+        lines.push(format!("{mark} {:<12} {}", check.name, check.detail));
+        if !check.ok {
+            lines.push(format!("     {:<12} {}", "fix:", check.fix));
+        }
+    }
+    if !outcome.mounts_toml.is_empty() {
+        lines.push(
+            "\nToolchains found that workers do not see; for the configuration:\n".to_owned(),
+        );
+        lines.push(outcome.mounts_toml.clone());
+    }
+    lines.join("\n") + "\n"
+}

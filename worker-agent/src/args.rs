@@ -1,0 +1,66 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The worker agent of mainloop. Started by the plane's launcher; `probe` is for people.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The trusted half of one attempt; started by the plane's launcher, with the attempt's token on standard input.
+    #[command(hide = true)]
+    Sidecar {
+        /// The launcher's file.
+        config: PathBuf,
+    },
+    /// The untrusted half, inside the sandbox; started by the sidecar.
+    #[command(hide = true)]
+    Harness(Harness),
+    /// Try whether workers can run on this machine.
+    Probe(Probe),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Harness {
+    /// The sidecar's control socket.
+    #[arg(long)]
+    pub(crate) control: PathBuf,
+    /// The socket of the sidecar's proxies.
+    #[arg(long)]
+    pub(crate) proxy: PathBuf,
+    /// The folder that is the harness's own.
+    #[arg(long)]
+    pub(crate) work: PathBuf,
+    /// The loopback port to listen on, 0 for a free one.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Become the leader of a session of its own.
+    #[arg(long)]
+    pub(crate) own_session: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The Claude Code binary that workers would run.
+    #[arg(long, env = "MAINLOOP_CLAUDE")]
+    pub(crate) claude: Option<PathBuf>,
+    /// bubblewrap's binary, where it is not in the usual places.
+    #[arg(long, env = "MAINLOOP_BWRAP")]
+    pub(crate) bwrap: Option<PathBuf>,
+    /// The folder that workers live in.
+    #[arg(long, env = "MAINLOOP_WORKERS")]
+    pub(crate) data: Option<PathBuf>,
+    /// A TOML file with the user's `[toolchains]`.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+}

@@ -1,0 +1,331 @@
+use std::process::{Output, Stdio};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+
+use super::*;
+
+const AUTH: &str = "Basic eC1hY2Nlc3MtdG9rZW46Z2l0LXRva2Vu";
+
+/// `git http-backend` over a folder, which asks for the token.
+fn backend(root: PathBuf) -> Router {
+    Router::new().fallback(move |request: Request| cgi(root.clone(), request))
+}
+
+async fn cgi(root: PathBuf, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let header = |name: &str| {
+        head.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+            .to_owned()
+    };
+    if header("authorization") != AUTH {
+        return Response::builder()
+            .status(401)
+            .header("www-authenticate", "Basic")
+            .body(Body::empty())
+            .unwrap();
+    }
+    let mut child = git()
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REMOTE_USER", "x")
+        .env("REQUEST_METHOD", head.method.as_str())
+        .env("PATH_INFO", head.uri.path())
+        .env("QUERY_STRING", head.uri.query().unwrap_or_default())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = async move {
+        let bytes = body.collect().await.unwrap().to_bytes();
+        // A server that has read enough closes its end.
+        let _ = stdin.write_all(&bytes).await;
+    };
+    let mut out = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    let ((), read) = tokio::join!(feed, stdout.read_to_end(&mut out));
+    read.unwrap();
+    child.wait().await.unwrap();
+    let end = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let mut response = Response::builder();
+    for line in std::str::from_utf8(&out[..end]).unwrap().lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        response = if name == "Status" {
+            response.status(&value[..3])
+        } else {
+            response.header(name, value)
+        };
+    }
+    response.body(Body::from(out.split_off(end + 4))).unwrap()
+}
+
+fn git() -> Command {
+    let mut command = Command::new("git");
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap());
+    for (name, value) in [
+        ("GIT_CONFIG_NOSYSTEM", "1"),
+        ("GIT_CONFIG_GLOBAL", "/dev/null"),
+        ("GIT_TERMINAL_PROMPT", "0"),
+        ("GIT_AUTHOR_NAME", "t"),
+        ("GIT_AUTHOR_EMAIL", "t@example.com"),
+        ("GIT_COMMITTER_NAME", "t"),
+        ("GIT_COMMITTER_EMAIL", "t@example.com"),
+        ("GIT_CONFIG_COUNT", "3"),
+        ("GIT_CONFIG_KEY_0", "http.receivepack"),
+        ("GIT_CONFIG_VALUE_0", "true"),
+        ("GIT_CONFIG_KEY_1", "safe.directory"),
+        ("GIT_CONFIG_VALUE_1", "*"),
+        ("GIT_CONFIG_KEY_2", "init.defaultBranch"),
+        ("GIT_CONFIG_VALUE_2", "main"),
+    ] {
+        command.env(name, value);
+    }
+    command
+}
+
+async fn run(dir: &Path, args: &[&str]) -> Output {
+    let child = git()
+        .current_dir(dir)
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(PATIENCE, child)
+        .await
+        .unwrap_or_else(|_| panic!("git {args:?} did not end"))
+        .unwrap()
+}
+
+async fn ok(dir: &Path, args: &[&str]) -> String {
+    let out = run(dir, args).await;
+    assert!(
+        out.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+async fn fails(dir: &Path, args: &[&str]) -> String {
+    let out = run(dir, args).await;
+    assert!(!out.status.success(), "git {args:?} was meant to fail");
+    String::from_utf8(out.stderr).unwrap()
+}
+
+/// A proxy before a server with one repository, and a clone of it with one new commit.
+async fn cloned() -> (World, PathBuf, TempDir) {
+    let root = TempDir::new().unwrap();
+    let bare = root.path().join("o/r.git");
+    std::fs::create_dir_all(&bare).unwrap();
+    ok(&bare, &["init", "--bare", "-q"]).await;
+    let seed = root.path().join("seed");
+    std::fs::create_dir(&seed).unwrap();
+    ok(&seed, &["init", "-q"]).await;
+    ok(&seed, &["commit", "-q", "--allow-empty", "-m", "first"]).await;
+    ok(&seed, &["push", "-q", bare.to_str().unwrap(), "main"]).await;
+    let world = World::new(upstream(backend(root.path().to_owned())).await, |_| {}).await;
+    let url = format!("http://{}/git/o/r.git", world.tcp().await);
+    ok(world.path(), &["clone", "-q", &url, "w"]).await;
+    let work = world.path().join("w");
+    ok(&work, &["checkout", "-q", "-b", "mainloop/task"]).await;
+    ok(&work, &["commit", "-q", "--allow-empty", "-m", "second"]).await;
+    (world, work, root)
+}
+
+#[tokio::test]
+async fn a_push_passes_only_while_the_gate_is_open_and_is_told_when_the_host_took_it() {
+    let (mut world, work, root) = cloned().await;
+    let said = fails(&work, &["push", "origin", "HEAD"]).await;
+    assert!(
+        said.contains("pushes are closed until the plan is approved"),
+        "{said}"
+    );
+    assert!(matches!(
+        world.event().await,
+        Event::PushRefused {
+            reference: None,
+            ..
+        }
+    ));
+
+    world.proxy.gate().open();
+    ok(&work, &["push", "origin", "HEAD"]).await;
+    let new = ok(&work, &["rev-parse", "HEAD"]).await;
+    let reference = "refs/heads/mainloop/task".to_owned();
+    assert_eq!(
+        world.event().await,
+        Event::Pushed {
+            reference,
+            old: "0".repeat(40),
+            new: new.clone()
+        }
+    );
+    assert_eq!(
+        ok(
+            &root.path().join("o/r.git"),
+            &["rev-parse", "mainloop/task"]
+        )
+        .await,
+        new
+    );
+}
+
+#[tokio::test]
+async fn a_large_push_announces_itself_and_passes() {
+    let (mut world, work, root) = cloned().await;
+    world.proxy.gate().open();
+    // Noise, so that the pack is larger than the post buffer and git sends it in chunks.
+    let mut state = 1_u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(3 << 20)
+    .collect();
+    std::fs::write(work.join("noise"), noise).unwrap();
+    ok(&work, &["add", "."]).await;
+    ok(&work, &["commit", "-q", "-m", "noise"]).await;
+    ok(&work, &["push", "origin", "HEAD"]).await;
+    assert!(matches!(world.event().await, Event::Pushed { .. }));
+    let new = ok(&work, &["rev-parse", "HEAD"]).await;
+    assert_eq!(
+        ok(
+            &root.path().join("o/r.git"),
+            &["rev-parse", "mainloop/task"]
+        )
+        .await,
+        new
+    );
+
+    // The same size to a ref that is not the task's: the reason is printed, nothing arrives.
+    let said = fails(&work, &["push", "origin", "HEAD:other"]).await;
+    assert!(
+        said.contains("only the task's own branch may be pushed"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn pushes_that_ask_for_anything_else_are_refused_with_the_reason() {
+    let (mut world, work, root) = cloned().await;
+    world.proxy.gate().open();
+    ok(&work, &["push", "origin", "HEAD"]).await;
+    assert!(matches!(world.event().await, Event::Pushed { .. }));
+    for (args, word) in [
+        (
+            &["push", "origin", "HEAD:main"][..],
+            "only the task's own branch may be pushed",
+        ),
+        (
+            &["push", "origin", "HEAD:refs/tags/v1"],
+            "only the task's own branch may be pushed",
+        ),
+        (&["push", "origin", ":mainloop/task"], "may not be deleted"),
+        (&["push", "origin", "HEAD:a", "HEAD:b"], "one command only"),
+    ] {
+        let said = fails(&work, args).await;
+        assert!(said.contains(word), "{args:?} said {said}");
+        match world.event().await {
+            Event::PushRefused {
+                reference: Some(_),
+                reason,
+            } => assert!(reason.contains(word), "{reason}"),
+            other => panic!("{args:?} gave {other:?}"),
+        }
+    }
+    let refs = ok(
+        &root.path().join("o/r.git"),
+        &["for-each-ref", "--format=%(refname)"],
+    )
+    .await;
+    assert_eq!(refs, "refs/heads/main\nrefs/heads/mainloop/task");
+}
+
+#[tokio::test]
+async fn another_repository_is_refused_reads_included() {
+    let (mut world, _work, root) = cloned().await;
+    std::fs::create_dir_all(root.path().join("o/other.git")).unwrap();
+    let tcp = world.tcp().await;
+    for path in [
+        "o/other.git",
+        "o/r.git.git",
+        "o/r",
+        "O/r.git",
+        "o/%72.git",
+        "o/r.gitx",
+    ] {
+        let said = fails(
+            world.path(),
+            &["ls-remote", &format!("http://{tcp}/git/{path}")],
+        )
+        .await;
+        assert!(
+            said.contains("only the task's own repository"),
+            "{path}: {said}"
+        );
+        assert!(matches!(
+            world.event().await,
+            Event::RepositoryRefused { .. }
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_neither_followed_nor_passed_on() {
+    let moved = Router::new().fallback(|| async {
+        (
+            StatusCode::MOVED_PERMANENTLY,
+            [("location", "http://elsewhere.example/o/r.git/info/refs")],
+        )
+    });
+    let world = World::new(upstream(moved).await, |_| {}).await;
+    let said = fails(
+        world.path(),
+        &[
+            "ls-remote",
+            &format!("http://{}/git/o/r.git", world.tcp().await),
+        ],
+    )
+    .await;
+    assert!(
+        said.contains("redirect") && !said.contains("elsewhere"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_accepted_is_told_and_git_asks_for_no_password() {
+    let root = TempDir::new().unwrap();
+    let mut world = World::new(upstream(backend(root.path().to_owned())).await, |options| {
+        options.git.token = Some("wrong".into());
+    })
+    .await;
+    let said = fails(
+        world.path(),
+        &[
+            "ls-remote",
+            &format!("http://{}/git/o/r.git", world.tcp().await),
+        ],
+    )
+    .await;
+    assert!(
+        said.contains("did not accept the worker's token (401)"),
+        "{said}"
+    );
+    assert_eq!(world.event().await, Event::GitUnauthorized { status: 401 });
+}

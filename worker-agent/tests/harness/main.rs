@@ -1,0 +1,10 @@
+//! The harness in its sandbox, for real: bubblewrap, git, processes.
+
+#![allow(clippy::unwrap_used)]
+
+mod git;
+mod pipes;
+mod probe;
+mod support;
+mod unwalled;
+mod wall;
