@@ -1,8 +1,10 @@
 //! The gRPC services for clients: convert, call the store, convert back. Nothing here changes state by itself.
 
+pub mod access;
 pub mod auth;
 pub mod convert;
 pub mod inbox;
+pub mod serve;
 pub mod status;
 pub mod task;
 pub mod token;
@@ -30,14 +32,23 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The caller of a request, who needs this scope.
-    fn caller<T>(&self, request: &tonic::Request<T>, scope: Scope) -> Result<Caller, Error> {
-        let caller = request
+    /// The caller of a request, whatever they may do. The auth layer has put them there.
+    #[expect(clippy::unused_self, reason = "reads like the other ways to a caller")]
+    fn anyone<T>(&self, request: &tonic::Request<T>) -> Result<Caller, Error> {
+        request
             .extensions()
             .get::<Caller>()
-            .ok_or(Error::Unauthenticated)?;
+            .cloned()
+            .ok_or(Error::Unauthenticated {
+                message: "no credential was sent",
+            })
+    }
+
+    /// The caller of a request, who needs this scope.
+    fn caller<T>(&self, request: &tonic::Request<T>, scope: Scope) -> Result<Caller, Error> {
+        let caller = self.anyone(request)?;
         caller.require(scope)?;
-        Ok(caller.clone())
+        Ok(caller)
     }
 
     /// The task that a client named by id or short id.

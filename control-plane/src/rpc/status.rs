@@ -45,8 +45,11 @@ pub enum Error {
         message: String,
     },
     /// No valid credential came.
-    #[error("no valid credential: use the local socket, or `authorization: Bearer …` with a token")]
-    Unauthenticated,
+    #[error("{message}; use the local socket, or `authorization: Bearer …` with a token")]
+    Unauthenticated {
+        /// What is wrong with what came.
+        message: &'static str,
+    },
     /// The credential is too weak.
     #[error("{message}")]
     Denied {
@@ -96,7 +99,7 @@ impl From<Error> for Status {
             Error::WrongState { .. } => Self::failed_precondition(message),
             Error::Aborted { .. } => Self::aborted(message),
             Error::AlreadyExists { .. } => Self::already_exists(message),
-            Error::Unauthenticated => Self::unauthenticated(message),
+            Error::Unauthenticated { .. } => Self::unauthenticated(message),
             Error::Denied { .. } => Self::permission_denied(message),
             Error::Unavailable { .. } => unavailable(message),
             Error::Store(error) if error.is_transient() => {

@@ -30,7 +30,7 @@ async fn guidance_is_delivered_once_for_one_request() {
     let said = Command::Say {
         text: "mind the step".to_owned(),
     };
-    assert_eq!(pending(&world, &task).await, [said.clone()]);
+    assert_eq!(pending(&world, &task).await, std::slice::from_ref(&said));
     // The same id from somebody else is theirs.
     world
         .tasks
