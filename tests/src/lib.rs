@@ -1,2 +1,5 @@
 pub mod anthropic;
 pub mod claude;
+pub mod git_http;
+pub mod github;
+pub mod world;
