@@ -161,7 +161,7 @@ impl World {
         let scene = Arc::new(Scene {
             client: client::Client::at(&options.socket())?,
             github,
-            model,
+            model: Some(model),
             data: options.data.clone(),
             log: options.log.clone(),
         });
@@ -185,7 +185,7 @@ impl World {
 
     /// The scripted model.
     pub fn model(&self) -> &anthropic::Running {
-        &self.scene.model
+        self.scene.model.as_ref().expect("a world has a scripted model")
     }
 
     /// The plane's gRPC clients.
@@ -338,7 +338,7 @@ impl World {
             processes::kill_all(folder);
         }
         left?;
-        self.scene.model.check()?;
+        self.model().check()?;
         self.scene.github.assert_contract();
         Ok(())
     }

@@ -40,6 +40,20 @@ impl Item {
         self.resolve(InboxAction::Answer, words).await
     }
 
+    /// One answer for each question.
+    pub async fn answer_each(&self, answers: Vec<String>) -> Result<()> {
+        let request = ResolveInboxItemRequest {
+            item_id: self.seen.id.clone(),
+            revision: self.seen.revision,
+            action: InboxAction::Answer.into(),
+            text: String::new(),
+            answers,
+        };
+        let reply = self.scene.client.inbox().resolve_inbox_item(request).await;
+        reply.with_context(|| format!("answer item {}\n{}", self.seen.id, self.scene.report()))?;
+        Ok(())
+    }
+
     /// Resolves it, and fails where the plane refuses.
     pub async fn resolve(&self, action: InboxAction, text: &str) -> Result<()> {
         self.try_resolve(action, text).await.with_context(|| {

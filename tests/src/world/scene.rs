@@ -15,8 +15,8 @@ pub struct Scene {
     pub client: Client,
     /// The emulated code host.
     pub github: GitHub,
-    /// The scripted model.
-    pub model: anthropic::Running,
+    /// The scripted model; none where a real one is used.
+    pub model: Option<anthropic::Running>,
     /// The plane's data folder.
     pub data: PathBuf,
     /// The plane's log.
@@ -36,12 +36,13 @@ impl Scene {
             let log = worker.join("agent.log");
             let _ = writeln!(text, "{} ends:\n{}", log.display(), indented(&tail(&log, 25)));
         }
+        let Some(model) = &self.model else { return text };
         let _ = writeln!(text, "the model saw last:");
-        let requests = self.model.requests();
+        let requests = model.requests();
         for request in &requests[requests.len().saturating_sub(12)..] {
             let _ = writeln!(text, "  {} {} -> {} {}", request.method, request.target, request.status, request.answer);
         }
-        for problem in self.model.problems() {
+        for problem in model.problems() {
             let _ = writeln!(text, "the script did not fit: {problem}");
         }
         text

@@ -8,8 +8,14 @@ use mainloop_proto::v1::{
     RetryTaskRequest, SayToTaskRequest, TaskEvent, TaskState, WatchTaskRequest, WatchTaskResponse,
 };
 use tokio::{sync::watch, task::JoinHandle};
+use tonic::Code;
 
-use super::{client::Client, item::Item, scene::Scene, wait::PATIENCE};
+use super::{
+    client::Client,
+    item::Item,
+    scene::Scene,
+    wait::{PATIENCE, until},
+};
 
 /// Time until a follower whose stream ended asks again.
 const RECONNECT: Duration = Duration::from_millis(50);
@@ -66,7 +72,8 @@ impl View {
 }
 
 impl Task {
-    pub(super) fn follow(scene: Arc<Scene>, task: v1::Task) -> Self {
+    /// Follows a task that is there.
+    pub fn follow(scene: Arc<Scene>, task: v1::Task) -> Self {
         let (id, short_id) = (task.id.clone(), task.short_id.clone());
         let (sender, view) = watch::channel(View {
             task,
@@ -85,6 +92,11 @@ impl Task {
     /// The newest state that the watch has sent.
     pub fn now(&self) -> v1::Task {
         self.view.borrow().task.clone()
+    }
+
+    /// All that was seen, as it grows.
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
     }
 
     /// All events so far.
@@ -180,24 +192,29 @@ impl Task {
             let Some(open) = open else {
                 bail!("the task settled without {what}\n{}", self.report());
             };
-            let request = GetInboxItemRequest {
-                item_id: open.clone(),
-            };
-            // The plane may be away, or the item closed again: the next look decides.
-            match self.scene.client.inbox().get_inbox_item(request).await {
-                Ok(reply) => {
-                    let item = reply.into_inner().item.context("the plane sent no item")?;
-                    if item.kind() == kind {
-                        return Ok(Item::new(Arc::clone(&self.scene), item));
-                    }
-                    seen.push(open);
-                }
-                Err(status) if status.code() == tonic::Code::Unavailable => {
-                    tokio::time::sleep(RECONNECT).await;
-                }
-                Err(status) => bail!("get item {open}: {status}\n{}", self.report()),
+            let item = self.item(&open).await?;
+            if item.seen.kind() == kind {
+                return Ok(item);
             }
+            seen.push(open);
         }
+    }
+
+    /// An item by its id, `k3f9@2`. A plane that is away is asked until it is back.
+    pub async fn item(&self, id: &str) -> Result<Item> {
+        let reply = until(&format!("item {id}"), PATIENCE, async || {
+            let request = GetInboxItemRequest {
+                item_id: id.to_owned(),
+            };
+            match self.scene.client.inbox().get_inbox_item(request).await {
+                Err(status) if status.code() == Code::Unavailable => Err(status),
+                other => Ok(other),
+            }
+        })
+        .await?;
+        let reply = reply.with_context(|| format!("get item {id}\n{}", self.report()))?;
+        let item = reply.into_inner().item.context("the plane sent no item")?;
+        Ok(Item::new(Arc::clone(&self.scene), item))
     }
 
     /// Says yes to the proposal.
