@@ -6,12 +6,18 @@
 pub mod attempts;
 pub mod claims;
 pub mod commands;
+pub mod create;
+pub mod events;
+pub mod inbox;
 pub mod limits;
+pub mod logs;
 pub mod migrate;
 pub mod nudge;
 pub mod pool;
 pub mod pulls;
+pub mod read;
 pub mod rows;
+pub mod tokens;
 pub mod transition;
 pub mod words;
 
@@ -21,6 +27,7 @@ use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 pub use nudge::Nudge;
 pub use pool::Store;
+pub use read::TaskView;
 pub use rows::TaskRow;
 pub use transition::{Applied, Facts, Item, Occurrence};
 
@@ -90,13 +97,19 @@ impl Error {
     }
 }
 
-/// All statements of the kernel by name, for the test that prepares them.
+/// All statements by name, for the test that prepares them.
 pub fn statements() -> Vec<(&'static str, &'static str)> {
     [
         attempts::STATEMENTS,
         claims::STATEMENTS,
         commands::STATEMENTS,
+        create::STATEMENTS,
+        events::STATEMENTS,
+        inbox::STATEMENTS,
+        logs::STATEMENTS,
         pulls::STATEMENTS,
+        read::STATEMENTS,
+        tokens::STATEMENTS,
         transition::STATEMENTS,
     ]
     .concat()

@@ -14,6 +14,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// The trusted half of one attempt; started by the plane's launcher, with the attempt's token on standard input.
+    #[command(hide = true)]
+    Sidecar {
+        /// The launcher's file.
+        config: PathBuf,
+    },
     /// The untrusted half, inside the sandbox; started by the sidecar.
     #[command(hide = true)]
     Harness(Harness),

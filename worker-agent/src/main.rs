@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use mainloop_worker_agent::sidecar::sandbox::Toolchains;
-use mainloop_worker_agent::{harness, probe};
+use mainloop_worker_agent::{harness, probe, sidecar};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, Probe};
@@ -17,7 +17,8 @@ use crate::args::{Cli, Command, Probe};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("MAINLOOP_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,octocrab=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -34,6 +35,12 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Sidecar { config } => {
+            // An error means that a provider is installed already.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            sidecar::worker::run(&config).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Harness(args) => {
             let options = harness::Options {
                 control: args.control,

@@ -525,9 +525,14 @@ pub async fn set_session(
     task: Uuid,
     session: &str,
 ) -> Result<(), Error> {
-    execute(transaction, "note a session", SET_SESSION, &[&task, &session])
-        .await
-        .map(drop)
+    execute(
+        transaction,
+        "note a session",
+        SET_SESSION,
+        &[&task, &session],
+    )
+    .await
+    .map(drop)
 }
 
 /// Opens the item of a gate. Also used when a proposal is made.

@@ -13,7 +13,7 @@ pub(super) const REPOSITORY: &str = "ada/wordcount";
 /// What the user asks for.
 pub(super) const SENTENCE: &str = "Report how long a text takes to read, in whole minutes, beside its word count.";
 
-const PROGRAM: &str = r#"""Counts the words of a text."""
+const PROGRAM: &str = r#""""Counts the words of a text."""
 
 import sys
 

@@ -9,9 +9,7 @@ mod spool;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use mainloop_proto::v1::{
-    Assignment, Command, LogSource, Spend, Welcome, milestone::Fact,
-};
+use mainloop_proto::v1::{Assignment, Command, LogSource, Spend, Welcome, milestone::Fact};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;

@@ -102,13 +102,15 @@ impl Connection {
 
     fn heard(&mut self) {
         self.heard = Instant::now();
-        self.may_write.send_if_modified(|may| !std::mem::replace(may, true));
+        self.may_write
+            .send_if_modified(|may| !std::mem::replace(may, true));
     }
 
     /// Withdraws the leave to write when the plane was not heard of for too long.
     fn doubt(&self) {
         if self.heard.elapsed() > self.trust {
-            self.may_write.send_if_modified(|may| std::mem::replace(may, false));
+            self.may_write
+                .send_if_modified(|may| std::mem::replace(may, false));
         }
     }
 
@@ -174,10 +176,11 @@ impl Connection {
                 frame: Some(In::Welcome(welcome)),
             }))) => welcome,
             Ok(Some(Ok(ConnectResponse {
-                frame: Some(In::Assignment(Assignment {
-                    work: Some(Work::Stop(stop)),
-                    ..
-                })),
+                frame:
+                    Some(In::Assignment(Assignment {
+                        work: Some(Work::Stop(stop)),
+                        ..
+                    })),
             }))) => return Err(End::Over(stop.reason)),
             Ok(Some(Err(status))) => return Err(status.into()),
             Ok(_) => return Err(End::Lost(Status::internal("no welcome came first"))),

@@ -119,7 +119,10 @@ mod tests {
             spool.push(1, Fact::PlanningStarted(PlanningStarted {}));
         }
         spool.acknowledge(2);
-        assert_eq!(spool.after(0).iter().map(|m| m.seq).collect::<Vec<_>>(), [3]);
+        assert_eq!(
+            spool.after(0).iter().map(|m| m.seq).collect::<Vec<_>>(),
+            [3]
+        );
         // An older acknowledgement changes nothing.
         spool.acknowledge(1);
         assert_eq!(spool.acknowledged(), 2);

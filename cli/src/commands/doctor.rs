@@ -1,0 +1,161 @@
+//! `mainloop doctor`: the agent's probe and the plane's check, as one list. It checks nothing itself: who needs a thing knows how
+//! to try it.
+
+use std::{process::Stdio, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{process::Command, time::timeout};
+
+use super::programs;
+use crate::{
+    exit::Exit,
+    output::{Output, style::Style},
+    text,
+};
+
+/// Longer than the slowest check, which starts a sandbox and the Claude Code CLI in it.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What a program found.
+#[derive(Debug, Deserialize)]
+struct Found {
+    checks: Vec<Check>,
+    #[serde(default)]
+    mounts_toml: String,
+}
+
+/// One prerequisite.
+#[derive(Debug, Deserialize, Serialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    fix: Option<String>,
+}
+
+/// All of it, as `-o json` prints it.
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    checks: Vec<Check>,
+    mounts_toml: String,
+}
+
+pub(super) async fn run(output: &Output) -> anyhow::Result<Exit> {
+    let mut checks = Vec::new();
+    let mut mounts_toml = String::new();
+    for (program, arguments) in [
+        (programs::CONTROL_PLANE, ["check", "--json"]),
+        (programs::WORKER_AGENT, ["probe", "--json"]),
+    ] {
+        match ask(program, arguments).await {
+            Ok(found) => {
+                checks.extend(found.checks);
+                mounts_toml.push_str(&found.mounts_toml);
+            }
+            Err(check) => checks.push(check),
+        }
+    }
+    let report = Report {
+        ok: checks.iter().all(|check| check.ok),
+        checks,
+        mounts_toml,
+    };
+    print(&report, output)?;
+    Ok(if report.ok { Exit::Done } else { Exit::Failed })
+}
+
+/// What the program says; where it says nothing, that is a failed check.
+async fn ask(name: &str, arguments: [&str; 2]) -> Result<Found, Check> {
+    let failed = |detail: String, fix: &str| Check {
+        name: name.to_owned(),
+        ok: false,
+        detail,
+        fix: Some(fix.to_owned()),
+    };
+    let install = "install the three programs of mainloop, of one version, in one folder";
+    let program = programs::find(name).ok_or_else(|| {
+        failed(
+            "found neither beside this program nor on PATH".to_owned(),
+            install,
+        )
+    })?;
+    let run = Command::new(&program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .process_group(0)
+        .output();
+    let done = match timeout(PATIENCE, run).await {
+        Err(_) => {
+            let command = format!("{name} {}", arguments.join(" "));
+            return Err(failed(
+                format!("no answer within {} s", PATIENCE.as_secs()),
+                &format!("run `{command}` to see where it stops"),
+            ));
+        }
+        Ok(Err(error)) => return Err(failed(format!("cannot run it: {error}"), install)),
+        Ok(Ok(done)) => done,
+    };
+    serde_json::from_slice(&done.stdout).map_err(|_| {
+        let words = text::one_line(&String::from_utf8_lossy(&done.stderr));
+        failed(
+            format!(
+                "ended with {} and no report: {}",
+                done.status,
+                text::truncate(&words, 300)
+            ),
+            install,
+        )
+    })
+}
+
+fn print(report: &Report, output: &Output) -> anyhow::Result<()> {
+    if output.is_json() {
+        output.line(serde_json::to_string(report)?)?;
+        return Ok(());
+    }
+    let columns = report
+        .checks
+        .iter()
+        .map(|check| text::width(&check.name))
+        .max();
+    for check in &report.checks {
+        let (style, word) = if check.ok {
+            (Style::Green, "ok  ")
+        } else {
+            (Style::Red, "FAIL")
+        };
+        let name = text::one_line(&check.name);
+        let pad = " ".repeat(columns.unwrap_or(0).saturating_sub(text::width(&name)));
+        let line = format!(
+            "{}  {name}{pad}  {}",
+            output.paint(style, word),
+            text::one_line(&check.detail)
+        );
+        output.line(line.trim_end())?;
+        let fix = check.fix.as_deref().map(text::sanitize).unwrap_or_default();
+        if !check.ok {
+            for line in fix.lines() {
+                output.line(format!("      {} {line}", output.paint(Style::Cyan, "→")))?;
+            }
+        }
+    }
+    let failed = report.checks.iter().filter(|check| !check.ok).count();
+    output.line("")?;
+    if failed == 0 {
+        output.line("All is well: `mainloop up` starts a plane.")?;
+    } else {
+        let noun = if failed == 1 { "check" } else { "checks" };
+        output.line(format!(
+            "{failed} {noun} failed; the arrows say how to mend them."
+        ))?;
+    }
+    if !report.mounts_toml.is_empty() {
+        output.line("\nToolchains found here. To give them to workers, put this into the plane's configuration:\n")?;
+        output.line(text::sanitize(&report.mounts_toml).trim_end())?;
+    }
+    Ok(())
+}

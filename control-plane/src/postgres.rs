@@ -1,0 +1,545 @@
+//! The private PostgreSQL: a server of the plane's own, in its data folder, on a Unix socket, durable.
+//!
+//! The server outlives the plane: a plane that starts first tries to connect and adopts what it finds, and only
+//! [`Server::stop`] ends it. It survives `kill -9`: PostgreSQL replays its log, and the folder is made under another
+//! name and renamed, so that a broken-off `initdb` is never taken for a cluster. Never turns fsync off, never listens
+//! on a network, keeps no password: the socket's folder is closed, and the server asks the kernel who its peer is.
+
+mod binaries;
+mod owner;
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use thiserror::Error;
+use tokio::process::{Child, Command};
+use tokio_postgres::{Config, NoTls};
+use tokio_util::sync::CancellationToken;
+
+pub use binaries::Binaries;
+use owner::Owner;
+
+/// The database's role, and the name of the database.
+const NAME: &str = "mainloop";
+/// It only names the socket's file.
+const PORT: u16 = 5432;
+/// Longest path of a socket that the kernel takes.
+const SOCKET_PATH_MAX: usize = 107;
+/// How long a server may take to be ready; it may have to replay its log.
+const READY: Duration = Duration::from_secs(120);
+/// How long a server may take to stop.
+const STOP: Duration = Duration::from_secs(30);
+/// Pause between two looks at a server that starts or stops.
+const LOOK: Duration = Duration::from_millis(10);
+/// Pause between two looks at a server that runs.
+const WATCH: Duration = Duration::from_secs(1);
+/// Connections that it takes: the pool, the listener, and room for a person who looks.
+const CONNECTIONS: u16 = 64;
+
+/// What a private server needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The plane's data folder.
+    pub data_dir: PathBuf,
+    /// Folder of `postgres` and `initdb`; searched for when unset.
+    pub binaries: Option<PathBuf>,
+    /// The `PATH` to search.
+    pub search_path: OsString,
+}
+
+/// Why there is no private server.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// No programs were found.
+    #[error(
+        "no PostgreSQL server programs found (looked in {looked}); install them (Debian, Ubuntu: apt install postgresql; \
+         Fedora, RHEL: dnf install postgresql-server; Arch: pacman -S postgresql; Alpine: apk add postgresql), name their folder with \
+         --postgres-bin, or use a server of your own with DATABASE_URL"
+    )]
+    NoBinaries {
+        /// Where was looked.
+        looked: String,
+    },
+    /// The data is of another major version.
+    #[error(
+        "the data in {path} was written by PostgreSQL {data}, and only {found} was found: install PostgreSQL {data}, or \
+         dump the data with it and restore"
+    )]
+    OtherVersion {
+        /// The cluster.
+        path: PathBuf,
+        /// Its major version.
+        data: String,
+        /// Versions of the programs that are there.
+        found: String,
+    },
+    /// The server's user cannot reach its own folder.
+    #[error(
+        "the database server runs as user {user}, who may not enter {path}: choose a data folder that this user can reach \
+         (MAINLOOP_DATA_DIR), or run `chmod o+x {path}`"
+    )]
+    NotTraversable {
+        /// The server's user.
+        user: String,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The socket's path is too long.
+    #[error(
+        "the socket path {path} has {length} bytes, and the system takes {SOCKET_PATH_MAX}: choose a shorter data folder (MAINLOOP_DATA_DIR)"
+    )]
+    LongPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// The caller or the server's user has no name.
+    #[error(
+        "user id {0} has no entry in the user database, which PostgreSQL needs: add one to /etc/passwd"
+    )]
+    NoUser(u32),
+    /// Started by root, and there is nobody to run it as.
+    #[error(
+        "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody` to run it as"
+    )]
+    NoOwner,
+    /// The folder belongs to somebody else.
+    #[error(
+        "{path} belongs to user id {owner}, not to user {user} who would run the database server"
+    )]
+    OtherOwner {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who would run it.
+        user: String,
+    },
+    /// Something with files did not work.
+    #[error("could not {what} {path}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The cluster could not be made.
+    #[error("initdb failed ({status}): {output}")]
+    Initdb {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        output: String,
+    },
+    /// The server ended while it started.
+    #[error("the database server ended at its start ({status}); its log {log} ends with: {tail}")]
+    Ended {
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log.
+        log: PathBuf,
+        /// The end of the log.
+        tail: String,
+    },
+    /// The server is there but does not answer.
+    #[error("the database server was not ready after {} s (last answer: {last}); its log is {log}", READY.as_secs())]
+    NotReady {
+        /// What connecting said last.
+        last: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The server does not let the plane in.
+    #[error("the database server refused the plane")]
+    Refused(#[source] tokio_postgres::Error),
+    /// The server does not end.
+    #[error("the database server (process {pid}) did not stop within {} s", STOP.as_secs())]
+    NotStopped {
+        /// Its process.
+        pid: i32,
+    },
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    options: Options,
+    layout: Layout,
+    /// None where the server was adopted: then it is no child of this process.
+    child: Option<Child>,
+}
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+struct Layout {
+    /// Closed to all but the server's user and root.
+    folder: PathBuf,
+    /// Under this name while it is made.
+    unfinished: PathBuf,
+}
+
+impl Layout {
+    fn new(data_dir: &Path) -> Self {
+        Self {
+            folder: data_dir.join("postgres"),
+            unfinished: data_dir.join("postgres.tmp"),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn sockets(&self) -> PathBuf {
+        self.folder.join("s")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("server.log")
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.data().join("postmaster.pid")
+    }
+}
+
+impl Server {
+    /// Adopts the server of this data folder, or starts it, and makes its cluster where there is none yet.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let mut server = Self {
+            layout: Layout::new(&options.data_dir),
+            options,
+            child: None,
+        };
+        server.bring_up().await?;
+        Ok(server)
+    }
+
+    /// How to connect to the plane's database.
+    pub fn config(&self) -> Config {
+        config(&self.layout, NAME)
+    }
+
+    /// How to connect to another database of this server.
+    #[cfg(test)]
+    pub(crate) fn config_for(&self, database: &str) -> Config {
+        config(&self.layout, database)
+    }
+
+    /// Starts the server again whenever it is gone, until told to stop. Does not stop the server.
+    pub async fn keep(&mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(WATCH) => {}
+            }
+            if self.is_running() {
+                continue;
+            }
+            tracing::warn!("the database server is gone; starting it again");
+            if let Err(error) = self.bring_up().await {
+                tracing::error!(
+                    error = crate::errors::chain(&error),
+                    "could not start the database server again"
+                );
+            }
+        }
+    }
+
+    /// Ends the server: clients are disconnected, everything committed is on disk.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        let Some(pid) = self.pid() else {
+            return Ok(());
+        };
+        // A process that is gone already is what is wanted.
+        let _ = kill(pid, Signal::SIGINT);
+        let since = Instant::now();
+        while self.is_running() {
+            if since.elapsed() > STOP {
+                return Err(Error::NotStopped { pid: pid.as_raw() });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    async fn bring_up(&mut self) -> Result<(), Error> {
+        if let Some(mut child) = self.child.take() {
+            // It is gone; reap it.
+            let _ = child.try_wait();
+        }
+        let socket = self.layout.sockets().join(format!(".s.PGSQL.{PORT}"));
+        let length = socket.as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            return Err(Error::LongPath {
+                path: socket,
+                length,
+            });
+        }
+        let owner = Owner::find(&self.options.data_dir, &self.layout.folder)?;
+        let caller = owner::name(nix::unistd::geteuid())?;
+        if self.layout.data().join("PG_VERSION").exists() {
+            owner.reaches(&self.layout.folder)?;
+            if self.running_pid().is_some() {
+                return self.until_ready().await;
+            }
+        }
+        let binaries = Binaries::find(&self.options)?;
+        let binaries = match version_of(&self.layout.data()) {
+            Some(data) => {
+                Binaries::of_version(binaries, &data).map_err(|found| Error::OtherVersion {
+                    path: self.layout.data(),
+                    data,
+                    found,
+                })?
+            }
+            None => binaries.into_iter().next().ok_or(Error::NoOwner)?,
+        };
+        if version_of(&self.layout.data()).is_none() {
+            self.make(&binaries, &owner).await?;
+        }
+        self.write_access(&owner, &caller)?;
+        self.child = Some(self.launch(&binaries, &owner)?);
+        self.until_ready().await
+    }
+
+    /// Makes the cluster beside its final place, and moves it there when it is whole.
+    async fn make(&self, binaries: &Binaries, owner: &Owner) -> Result<(), Error> {
+        let unfinished = &self.layout.unfinished;
+        for left_over in [unfinished, &self.layout.folder] {
+            if left_over.exists() {
+                std::fs::remove_dir_all(left_over)
+                    .map_err(on("remove the unfinished", left_over))?;
+            }
+        }
+        owner.make_folder(unfinished)?;
+        owner.reaches(unfinished)?;
+        owner.make_folder(&unfinished.join("s"))?;
+        let output = self
+            .command(&binaries.initdb(), owner)
+            .arg("-U")
+            .arg(NAME)
+            .args([
+                "--data-checksums",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--auth-local=peer",
+                "--auth-host=reject",
+                "-D",
+            ])
+            .arg(unfinished.join("data"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(on("run", &binaries.initdb()))?;
+        if !output.status.success() {
+            return Err(Error::Initdb {
+                status: output.status,
+                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
+        }
+        std::fs::rename(unfinished, &self.layout.folder)
+            .map_err(on("move into place", &self.layout.folder))?;
+        std::fs::File::open(&self.options.data_dir)
+            .and_then(|folder| folder.sync_all())
+            .map_err(on("sync", &self.options.data_dir))
+    }
+
+    /// Who may connect: this very user, by the kernel's word. Written at each start, for the plane's user may change.
+    fn write_access(&self, owner: &Owner, caller: &str) -> Result<(), Error> {
+        let data = self.layout.data();
+        owner.write(
+            &data.join("pg_hba.conf"),
+            "local all all peer map=mainloop\n",
+        )?;
+        owner.write(
+            &data.join("pg_ident.conf"),
+            &format!("mainloop \"{caller}\" {NAME}\n"),
+        )
+    }
+
+    fn launch(&self, binaries: &Binaries, owner: &Owner) -> Result<Child, Error> {
+        let log = self.layout.log();
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(on("open", &log))?;
+        let errors = file.try_clone().map_err(on("open", &log))?;
+        self.command(&binaries.postgres(), owner)
+            .arg("-D")
+            .arg(self.layout.data())
+            .args(["-c", "listen_addresses=", "-c", "fsync=on"])
+            .args(["-c", "unix_socket_permissions=0700", "-c"])
+            .arg(format!(
+                "unix_socket_directories={}",
+                self.layout.sockets().display()
+            ))
+            .arg("-c")
+            .arg(format!("max_connections={CONNECTIONS}"))
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .map_err(on("run", &binaries.postgres()))
+    }
+
+    /// A program as the server's user, with nothing of the plane's environment, out of reach of the terminal's Ctrl-C.
+    fn command(&self, program: &Path, owner: &Owner) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .current_dir("/")
+            .process_group(0);
+        owner.run_as(&mut command);
+        command
+    }
+
+    /// Waits until the server takes connections, and makes the database where it is not there yet.
+    async fn until_ready(&mut self) -> Result<(), Error> {
+        let since = Instant::now();
+        loop {
+            let last = match connect(&config(&self.layout, "postgres")).await {
+                Ok(client) => return make_database(&client).await.map_err(Error::Refused),
+                // It answered, and not by saying that it is starting.
+                Err(error)
+                    if error.code().is_some_and(|code| {
+                        *code != tokio_postgres::error::SqlState::CANNOT_CONNECT_NOW
+                    }) =>
+                {
+                    return Err(Error::Refused(error));
+                }
+                Err(error) => crate::errors::chain(&error),
+            };
+            let adopted_is_gone = self.child.is_none() && self.running_pid().is_none();
+            let ended = match &mut self.child {
+                Some(child) => child.try_wait().ok().flatten(),
+                // An adopted server that goes away is started by the next try.
+                None => adopted_is_gone.then(|| ExitStatus::from_raw(0)),
+            };
+            if let Some(status) = ended {
+                let log = self.layout.log();
+                return Err(Error::Ended {
+                    status,
+                    tail: tail(&log),
+                    log,
+                });
+            }
+            if since.elapsed() > READY {
+                return Err(Error::NotReady {
+                    last,
+                    log: self.layout.log(),
+                });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn is_running(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => matches!(child.try_wait(), Ok(None)),
+            None => self.running_pid().is_some(),
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        match &self.child {
+            Some(child) => child
+                .id()
+                .and_then(|id| i32::try_from(id).ok())
+                .map(Pid::from_raw),
+            None => self.running_pid(),
+        }
+    }
+
+    /// The server that the cluster's own file names, if it is really one of this cluster.
+    fn running_pid(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.layout.pid_file()).ok()?;
+        let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+        // A server works in its data folder; any other process that has the number by now does not.
+        let works_in = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let data = std::fs::canonicalize(self.layout.data()).ok()?;
+        (works_in == data).then(|| Pid::from_raw(pid))
+    }
+}
+
+fn config(layout: &Layout, database: &str) -> Config {
+    let mut config = Config::new();
+    config
+        .host_path(layout.sockets())
+        .port(PORT)
+        .user(NAME)
+        .dbname(database)
+        .connect_timeout(Duration::from_secs(10));
+    config
+}
+
+/// A connection that drives itself until its client is dropped.
+async fn connect(config: &Config) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it ends with its client, within this file"
+    )]
+    tokio::spawn(async move {
+        // Its error reaches whoever uses the client.
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+async fn make_database(client: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+    let there = client
+        .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&NAME])
+        .await?;
+    if there.is_none() {
+        match client.batch_execute("CREATE DATABASE mainloop").await {
+            Err(error)
+                if error.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_DATABASE) => {}
+            other => return other,
+        }
+    }
+    Ok(())
+}
+
+/// Major version of a cluster; none where there is no cluster.
+fn version_of(data: &Path) -> Option<String> {
+    std::fs::read_to_string(data.join("PG_VERSION"))
+        .ok()
+        .map(|text| text.trim().to_owned())
+}
+
+/// The last lines of a log, for an error.
+fn tail(log: &Path) -> String {
+    const LINES: usize = 5;
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().rev().take(LINES).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}
+
+fn on(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests;

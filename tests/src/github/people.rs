@@ -1,0 +1,146 @@
+//! What people do on the site, past the API: they are not held to a token, only to what the site can do at all.
+
+use super::GitHub;
+use super::changes::{self, Method, NewPull};
+use super::git::Files;
+use super::site::{Review, now};
+
+/// Somebody with a browser and a clone of their own.
+pub struct Person<'a> {
+    github: &'a GitHub,
+    login: String,
+}
+
+impl<'a> Person<'a> {
+    pub(super) fn new(github: &'a GitHub, login: &str) -> Self {
+        Self {
+            github,
+            login: login.to_owned(),
+        }
+    }
+
+    /// Opens an issue and returns its number.
+    pub fn open_issue(&self, repo: &str, title: &str, body: &str) -> anyhow::Result<u64> {
+        self.github
+            .act(|site| changes::create_issue(site, repo, &self.login, title, Some(body)))
+    }
+
+    pub fn edit_issue(
+        &self,
+        repo: &str,
+        number: u64,
+        title: &str,
+        body: &str,
+    ) -> anyhow::Result<()> {
+        self.github.act(|site| {
+            let issue = site.repo_mut(repo)?.issue_mut(number)?;
+            title.clone_into(&mut issue.title);
+            issue.body = Some(body.to_owned());
+            issue.updated_at = now();
+            Ok(())
+        })
+    }
+
+    /// Comments on an issue or a pull request and returns the comment's id.
+    pub fn comment(&self, repo: &str, number: u64, body: &str) -> anyhow::Result<u64> {
+        self.github.act(|site| {
+            site.need_repo(repo)?.issue(number)?;
+            changes::comment(site, repo, &self.login, number, body)
+        })
+    }
+
+    /// Closes an issue or a pull request.
+    pub fn close(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::set_open(site, repo, &self.login, number, false, None))
+    }
+
+    pub fn reopen(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::set_open(site, repo, &self.login, number, true, None))
+    }
+
+    /// Opens a pull request and returns its number.
+    pub fn open_pull(
+        &self,
+        repo: &str,
+        head: &str,
+        title: &str,
+        draft: bool,
+    ) -> anyhow::Result<u64> {
+        self.github.act(|site| {
+            let base = site.need_repo(repo)?.default_branch.clone();
+            let new = NewPull {
+                title,
+                body: None,
+                head,
+                base: &base,
+                draft,
+            };
+            changes::create_pull(site, repo, &self.login, &new)
+        })
+    }
+
+    pub fn mark_ready(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github.act(|site| {
+            let issue = site.repo_mut(repo)?.issue_mut(number)?;
+            issue.updated_at = now();
+            issue.pull.iter_mut().for_each(|pull| pull.draft = false);
+            Ok(())
+        })
+    }
+
+    /// Merges by a merge commit and returns its sha.
+    pub fn merge(&self, repo: &str, number: u64) -> anyhow::Result<String> {
+        self.github
+            .act(|site| changes::merge(site, repo, &self.login, number, Method::Merge, None))
+    }
+
+    /// Commits files on a branch (made from the default branch where missing) and returns the new sha. `None` removes a file.
+    pub fn push(
+        &self,
+        repo: &str,
+        branch: &str,
+        message: &str,
+        files: &Files,
+    ) -> anyhow::Result<String> {
+        self.github
+            .act(|site| changes::push_files(site, repo, &self.login, branch, message, files))
+    }
+
+    /// One file, as [`Person::push`].
+    pub fn push_file(
+        &self,
+        repo: &str,
+        branch: &str,
+        path: &str,
+        content: &str,
+    ) -> anyhow::Result<String> {
+        let files = Files::from([(path.to_owned(), Some(content.as_bytes().to_vec()))]);
+        self.push(repo, branch, &format!("Update {path}"), &files)
+    }
+
+    /// Reviews a pull request: `APPROVED`, `CHANGES_REQUESTED` or `COMMENTED`.
+    pub fn review(&self, repo: &str, number: u64, state: &str, body: &str) -> anyhow::Result<u64> {
+        self.github.act(|site| {
+            let id = site.id();
+            let commit = site.need_repo(repo)?.pull(number)?.1.head_sha.clone();
+            let review = Review {
+                id,
+                author: self.login.clone(),
+                body: body.to_owned(),
+                state: state.to_owned(),
+                commit,
+                at: now(),
+                comments: Vec::new(),
+            };
+            let issue = site.repo_mut(repo)?.issue_mut(number)?;
+            issue.updated_at = now();
+            issue
+                .pull
+                .iter_mut()
+                .for_each(|pull| pull.reviews.push(review.clone()));
+            Ok(id)
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! Users, and the rate limit that a token has left.
+
+use serde_json::json;
+
+use super::super::access::TokenKind;
+use super::super::call::{Call, Reply};
+use super::super::problem::Problem;
+use super::super::server::RATE_LIMIT;
+use super::super::{render, site::Site};
+
+pub(super) fn authenticated(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
+    let Some(token) = &call.token else {
+        return Err(Problem::new(
+            http::StatusCode::UNAUTHORIZED,
+            "Requires authentication",
+        ));
+    };
+    if token.kind == TokenKind::Installation {
+        return Err(Problem::forbidden(token.refusal()));
+    }
+    Ok(Reply::ok(render::private_user(site, &token.login)))
+}
+
+pub(super) fn by_name(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
+    let login = call.param("username");
+    if !site.users.contains_key(login) {
+        return Err(Problem::not_found());
+    }
+    Ok(Reply::ok(render::public_user(site, login)))
+}
+
+pub(super) fn rate_limit(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
+    let used = site
+        .spent
+        .get(call.login())
+        .copied()
+        .unwrap_or(0)
+        .min(RATE_LIMIT);
+    let reset = site.started.as_second() + 3600;
+    let one =
+        json!({"limit": RATE_LIMIT, "used": used, "remaining": RATE_LIMIT - used, "reset": reset});
+    Ok(Reply::ok(
+        json!({"resources": {"core": one, "search": one, "graphql": one}, "rate": one}),
+    ))
+}

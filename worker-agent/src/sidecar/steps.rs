@@ -1,0 +1,194 @@
+//! The steps that the plane may assign. Each can run twice: what it leaves outside has a name or a mark by which the
+//! second run finds it.
+
+mod ci;
+mod plan;
+mod ready;
+mod work;
+
+use jiff::Timestamp;
+use mainloop_github::{Class, MarkerKind, NewPull, drafts_unsupported, text};
+use mainloop_proto::v1::{
+    Assignment, FailureClass, Link, PullRequestOpened, assignment::Work, milestone::Fact,
+};
+
+use super::{claude::prompts, worker::Worker};
+use crate::channel;
+
+/// Why a step did not get its result.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) class: FailureClass,
+    /// A sentence for people.
+    pub(crate) message: String,
+    /// The same may work later by itself.
+    pub(crate) transient: bool,
+    /// When, if known.
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+impl Failure {
+    /// Trying again would not help.
+    pub(crate) fn lasting(class: FailureClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            transient: false,
+            retry_at: None,
+        }
+    }
+
+    /// The same may work later.
+    pub(crate) fn passing(class: FailureClass, message: impl Into<String>) -> Self {
+        Self {
+            transient: true,
+            ..Self::lasting(class, message)
+        }
+    }
+
+    /// An order to the harness that was not carried out.
+    pub(crate) fn git(error: channel::Error) -> Self {
+        Self::passing(FailureClass::Git, error.to_string())
+    }
+}
+
+impl From<mainloop_github::Error> for Failure {
+    fn from(error: mainloop_github::Error) -> Self {
+        let message = super::chain(&error);
+        match error.class() {
+            Class::Unauthorized | Class::Forbidden { .. } => {
+                Self::lasting(FailureClass::GithubCredential, message)
+            }
+            Class::NotFound | Class::Validation => Self::lasting(FailureClass::Github, message),
+            Class::RateLimited { until } => Self {
+                retry_at: until,
+                ..Self::passing(FailureClass::Github, message)
+            },
+            Class::Unavailable | Class::Other => Self::passing(FailureClass::Github, message),
+        }
+    }
+}
+
+/// Does what the plane assigned. Returns when its result is durable.
+pub(crate) async fn perform(worker: &mut Worker, assignment: &Assignment) -> Result<(), Failure> {
+    let version = assignment.phase_version;
+    match &assignment.work {
+        Some(Work::Plan(plan)) => plan::plan(worker, version, plan).await,
+        Some(Work::Implement(implement)) => work::implement(worker, version, implement).await,
+        Some(Work::AwaitCi(await_ci)) => ci::await_ci(worker, version, await_ci).await,
+        Some(Work::FixCi(fix)) => work::fix_ci(worker, version, fix).await,
+        Some(Work::MarkReady(ready)) => ready::mark_ready(worker, version, ready).await,
+        Some(Work::Wait(_) | Work::Stop(_)) | None => Ok(()),
+    }
+}
+
+impl Worker {
+    /// The task as prompts tell it.
+    async fn prompt_task(&mut self) -> Result<prompts::Task, Failure> {
+        let base = self.base().await?;
+        let repository = self.task.repository.clone().unwrap_or_default();
+        let mut references = Vec::new();
+        if let Ok(number) = u64::try_from(self.task.issue_number)
+            && number > 0
+        {
+            let thread = self.github.issue(number).await?;
+            let kind = if thread.is_pull {
+                "pull request"
+            } else {
+                "issue"
+            };
+            references.push(prompts::Reference {
+                what: format!("{kind} #{number}"),
+                author: thread.author.clone(),
+                text: format!("{}\n\n{}", thread.title, thread.body),
+            });
+            references.extend(thread.for_model().map(|comment| prompts::Reference {
+                what: format!("comment on {kind} #{number}"),
+                author: comment.author.clone(),
+                text: comment.body.clone(),
+            }));
+        }
+        Ok(prompts::Task {
+            description: if self.task.description.is_empty() {
+                self.task.title.clone()
+            } else {
+                self.task.description.clone()
+            },
+            repository: format!("{}/{}", repository.owner, repository.name),
+            base_branch: base.branch,
+            references,
+            answers: self
+                .words
+                .iter()
+                .map(|word| prompts::Answered {
+                    question: word.question.clone(),
+                    answer: word.text.clone(),
+                })
+                .collect(),
+        })
+    }
+
+    /// The draft pull request of the task's branch: there, or made.
+    async fn ensure_pull(&mut self, version: i64) -> Result<(), Failure> {
+        if self.task.pull_request.is_some() {
+            return Ok(());
+        }
+        let base = self.base().await?;
+        let title = text::title(&self.task.title);
+        let issue = self
+            .task
+            .issue
+            .clone()
+            .and_then(|issue| u64::try_from(issue.number).ok());
+        let body = text::pull_body(&text::Pull {
+            summary: &self.task.description,
+            issue: issue.filter(|number| *number > 0).map(|number| {
+                if self.policy.close_issue_on_merge {
+                    text::IssueLink::Closes(number)
+                } else {
+                    text::IssueLink::PartOf(number)
+                }
+            }),
+            task: &self.task.short_id,
+        });
+        let marker = self.marker(MarkerKind::Pull);
+        let mut new = NewPull {
+            head: &self.branch,
+            base: &base.branch,
+            title: &title,
+            body: &body,
+            draft: true,
+        };
+        self.link.writable().await;
+        let pull = match self.github.ensure_draft_pull(&marker, &new).await {
+            Err(error) if drafts_unsupported(&error) => {
+                new.draft = false;
+                self.github.ensure_draft_pull(&marker, &new).await?
+            }
+            other => other?,
+        };
+        let link = Link {
+            number: i32::try_from(pull.number).unwrap_or(i32::MAX),
+            url: pull.url,
+        };
+        self.task.pull_request = Some(link.clone());
+        let fact = PullRequestOpened {
+            pull_request: Some(link),
+            head_sha: pull.head_sha,
+            existed: false,
+        };
+        self.link.report(version, Fact::PullRequestOpened(fact));
+        Ok(())
+    }
+
+    /// As [`Self::ensure_pull`], at a push in mid-turn: what fails here is tried again at the end of the turn.
+    pub(crate) async fn open_pull(&mut self, version: i64) -> Result<(), Failure> {
+        if let Err(failure) = self.ensure_pull(version).await {
+            self.note(format!(
+                "the pull request could not be opened yet: {}",
+                failure.message
+            ));
+        }
+        Ok(())
+    }
+}

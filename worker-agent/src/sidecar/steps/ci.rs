@@ -1,0 +1,192 @@
+//! `AwaitCi`: reads the checks of the head until they are decided. The plane bounds it by a deadline.
+
+use std::time::Duration;
+
+use mainloop_github::{Checks, Conclusion, Conditional, FailedCheck, PullState, State, Verdict};
+use mainloop_proto::v1::{
+    AwaitCiWork, Check, CheckState, CiAbsent, CiFailed, CiPassed, CiRunning, PullRequestClosed,
+    milestone::Fact,
+};
+use tokio::time::Instant;
+
+use super::Failure;
+use crate::sidecar::worker::Worker;
+
+/// Longest log that goes into the next prompt, in bytes, over all failed checks.
+const MAX_LOG: usize = 48 * 1024;
+/// Checks that may still appear after the first ones are over: workflows of one push do not start together.
+const SETTLE: Duration = Duration::from_secs(2);
+
+pub(super) async fn await_ci(
+    worker: &mut Worker,
+    version: i64,
+    work: &AwaitCiWork,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    let no_ci_after =
+        Duration::from_secs(u64::try_from(worker.policy.no_ci_after_seconds).unwrap_or(120));
+    let mut told: Vec<Check> = Vec::new();
+    let mut limits_told = false;
+    let mut tag = None;
+    loop {
+        if let Some(fact) = closed(worker, &mut tag).await? {
+            worker.hand_over();
+            worker.link.report_durably(version, fact).await;
+            return Ok(());
+        }
+        let checks = worker.github.checks(&work.sha).await?;
+        worker.link.alive();
+        if !limits_told && !checks.limited.is_empty() {
+            limits_told = true;
+            worker.note(format!(
+                "not all checks can be read: {}",
+                checks.limited.join("; ")
+            ));
+        }
+        let list = on_wire(&checks);
+        let fact = match mainloop_github::verdict(&checks) {
+            Verdict::Pending { .. } => {
+                if list != told {
+                    told.clone_from(&list);
+                    let fact = CiRunning {
+                        sha: work.sha.clone(),
+                        checks: list,
+                    };
+                    worker.link.report(version, Fact::CiRunning(fact));
+                }
+                None
+            }
+            Verdict::Passed { .. } if began.elapsed() >= SETTLE => Some(Fact::CiPassed(CiPassed {
+                sha: work.sha.clone(),
+                checks: list,
+            })),
+            Verdict::Failed { checks } => {
+                let (log, signature) = logs(worker, &checks).await;
+                Some(Fact::CiFailed(CiFailed {
+                    sha: work.sha.clone(),
+                    checks: list,
+                    signature,
+                    log,
+                }))
+            }
+            Verdict::Absent if began.elapsed() >= no_ci_after => Some(Fact::CiAbsent(CiAbsent {
+                sha: work.sha.clone(),
+                reason: format!("no check after {} s", no_ci_after.as_secs()),
+            })),
+            Verdict::OnlySkipped if began.elapsed() >= no_ci_after => {
+                Some(Fact::CiAbsent(CiAbsent {
+                    sha: work.sha.clone(),
+                    reason: "all checks were skipped".to_owned(),
+                }))
+            }
+            Verdict::Passed { .. } | Verdict::Absent | Verdict::OnlySkipped => None,
+        };
+        if let Some(fact) = fact {
+            worker.hand_over();
+            worker.link.report_durably(version, fact).await;
+            return Ok(());
+        }
+        tokio::time::sleep(pause(began.elapsed())).await;
+    }
+}
+
+/// Often at first, when a small repository's checks are over; then as rarely as a rate limit of 5,000 an hour wants.
+fn pause(waited: Duration) -> Duration {
+    match waited.as_secs() {
+        0..30 => Duration::from_millis(700),
+        30..120 => Duration::from_secs(3),
+        120..900 => Duration::from_secs(10),
+        _ => Duration::from_secs(30),
+    }
+}
+
+/// Whether a person closed or merged the pull request meanwhile.
+async fn closed(worker: &Worker, tag: &mut Option<String>) -> Result<Option<Fact>, Failure> {
+    let Some(number) = worker.pull_number() else {
+        return Ok(None);
+    };
+    match worker
+        .github
+        .pull_if_changed(number, tag.as_deref())
+        .await?
+    {
+        Conditional::NotModified => Ok(None),
+        Conditional::Changed { pull, etag } => {
+            *tag = etag;
+            let merged = match pull.state {
+                PullState::Open => return Ok(None),
+                PullState::Closed => false,
+                PullState::Merged { .. } => true,
+            };
+            Ok(Some(Fact::PullRequestClosed(PullRequestClosed { merged })))
+        }
+    }
+}
+
+/// The failing checks' logs in one text, and what is the same for the same failure.
+async fn logs(worker: &Worker, failed: &[FailedCheck]) -> (String, String) {
+    let share = MAX_LOG / failed.len().max(1);
+    let mut logs = Vec::new();
+    for check in failed {
+        let log = match worker.github.failure_log(check, share).await {
+            Ok(log) => log,
+            // A log that cannot be read is no reason to leave the failure unmended.
+            Err(error) => {
+                worker.note(format!(
+                    "the log of {} could not be read: {error}",
+                    check.name
+                ));
+                check.summary.clone().unwrap_or_default()
+            }
+        };
+        logs.push(log);
+    }
+    let failures: Vec<mainloop_github::Failure<'_>> = failed
+        .iter()
+        .zip(&logs)
+        .map(|(check, log)| mainloop_github::Failure {
+            check: &check.name,
+            log,
+        })
+        .collect();
+    let signature = mainloop_github::signature(&failures);
+    let text = failed
+        .iter()
+        .zip(&logs)
+        .map(|(check, log)| format!("== {} ({})\n{log}", check.name, check.conclusion.words()))
+        .collect::<Vec<_>>()
+        .join("\n");
+    (text, signature)
+}
+
+fn on_wire(checks: &Checks) -> Vec<Check> {
+    checks
+        .items
+        .iter()
+        .map(|check| {
+            let (state, conclusion) = match &check.state {
+                State::Queued | State::Running => (CheckState::Pending, String::new()),
+                State::Done(conclusion) => {
+                    let state = match conclusion {
+                        Conclusion::Success => CheckState::Passed,
+                        Conclusion::Neutral | Conclusion::Skipped => CheckState::Skipped,
+                        Conclusion::Failure
+                        | Conclusion::Cancelled
+                        | Conclusion::TimedOut
+                        | Conclusion::ActionRequired
+                        | Conclusion::StartupFailure
+                        | Conclusion::Stale
+                        | Conclusion::Other(_) => CheckState::Failed,
+                    };
+                    (state, conclusion.words().to_owned())
+                }
+            };
+            Check {
+                name: check.name.clone(),
+                state: state.into(),
+                conclusion,
+                url: check.url.clone().unwrap_or_default(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! `Plan`: Claude reads the repository and writes a plan; the plan goes to the issue and to the plane.
+
+use aws_lc_rs::digest;
+use mainloop_github::{MarkerKind, text};
+use mainloop_proto::v1::{
+    FailureClass, Link, NothingToChange, PlanReady, PlanWork, PlanningStarted, milestone::Fact,
+};
+
+use super::Failure;
+use crate::sidecar::{
+    claude::{Mode, TurnEnd, prompts},
+    worker::{PlanKeeper, Talk, Worker},
+};
+
+/// How often Claude is asked for a plan before the step fails.
+const TURNS: usize = 2;
+/// What it is told when it ended without one.
+const NO_PLAN: &str = "You ended without handing a plan in. Write the complete plan to the plan file and call ExitPlanMode \
+without arguments, or call `mcp__mainloop__nothing_to_change` with the reason if nothing needs to change.";
+
+pub(super) async fn plan(
+    worker: &mut Worker,
+    version: i64,
+    work: &PlanWork,
+) -> Result<(), Failure> {
+    worker
+        .link
+        .report(version, Fact::PlanningStarted(PlanningStarted {}));
+    let task = worker.prompt_task().await?;
+    let (harness, _) = worker.work_tree().await?;
+    let delimiter = prompts::Delimiter::random();
+    let mut prompt = if work.feedback.is_empty() {
+        prompts::plan(&task, &delimiter)
+    } else {
+        prompts::revise(&task, &work.previous_plan, &work.feedback, &delimiter)
+    };
+    let talk = Talk {
+        version,
+        harness: &harness,
+        mode: Mode::Plan,
+        opens_pull: false,
+    };
+    let mut keeper = Keeper {
+        version,
+        revision: work.revision,
+        kept: false,
+    };
+    let mut conversation = worker.converse(&talk).await?;
+    let mut turns = 0;
+    let end = loop {
+        let end = worker
+            .turn(&talk, &mut conversation, &prompt, &mut keeper)
+            .await?;
+        turns += 1;
+        if !matches!(end, TurnEnd::Completed { .. }) || keeper.kept || turns == TURNS {
+            break end;
+        }
+        NO_PLAN.clone_into(&mut prompt);
+    };
+    worker.hang_up(conversation).await;
+    match end {
+        _ if keeper.kept => Ok(()),
+        TurnEnd::NothingToChange { reason } => nothing_to_change(worker, version, &reason).await,
+        TurnEnd::Completed { .. } => Err(Failure::lasting(
+            FailureClass::ModelResult,
+            "the model ended without a plan, also when asked again",
+        )),
+        other => Err(worker.turn_failure(other)),
+    }
+}
+
+async fn nothing_to_change(worker: &mut Worker, version: i64, reason: &str) -> Result<(), Failure> {
+    // A person who wrote an issue is told there; nobody needs a new issue that says that nothing is to be done.
+    let issue = worker.task.issue_number;
+    if let Ok(number) = u64::try_from(issue)
+        && number > 0
+    {
+        let body = format!(
+            "Nothing to change.\n\n{}\n\n---\n\nmainloop task `{}`.",
+            text::neutralise(reason),
+            worker.task.short_id
+        );
+        worker.link.writable().await;
+        worker
+            .github
+            .ensure_comment(number, &worker.marker(MarkerKind::Plan), &body)
+            .await?;
+    }
+    worker.hand_over();
+    let fact = NothingToChange {
+        reason: reason.to_owned(),
+        issue: (issue > 0).then(|| Link {
+            number: issue,
+            url: String::new(),
+        }),
+    };
+    worker
+        .link
+        .report_durably(version, Fact::NothingToChange(fact))
+        .await;
+    Ok(())
+}
+
+struct Keeper {
+    version: i64,
+    revision: i32,
+    kept: bool,
+}
+
+impl PlanKeeper for Keeper {
+    async fn keep(&mut self, worker: &mut Worker, plan: String) -> Result<(), Failure> {
+        if self.kept {
+            // A person may be reading the one that the plane has: it takes no second one of the same revision.
+            return Ok(());
+        }
+        let plan = plan.replace('\0', "\u{fffd}");
+        let issue = write_plan(worker, &plan, self.revision, text::PlanStage::Proposed).await?;
+        let fact = PlanReady {
+            hash: hash(&plan),
+            text: plan,
+            issue: Some(issue),
+            revision: self.revision,
+        };
+        worker
+            .link
+            .report_durably(self.version, Fact::PlanReady(fact))
+            .await;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+/// Puts the plan where people read it: a comment on the issue that a person wrote, else the body of an issue of ours.
+pub(super) async fn write_plan(
+    worker: &mut Worker,
+    plan: &str,
+    revision: i32,
+    stage: text::PlanStage,
+) -> Result<Link, Failure> {
+    let body = text::plan_body(&text::Plan {
+        request: &worker.task.description,
+        plan,
+        revision: u32::try_from(revision).unwrap_or(0),
+        task: &worker.task.short_id,
+        stage,
+    });
+    let marker = worker.marker(MarkerKind::Plan);
+    worker.link.writable().await;
+    let issue = match u64::try_from(worker.task.issue_number) {
+        Ok(number) if number > 0 => {
+            let comment = worker.github.ensure_comment(number, &marker, &body).await?;
+            Link {
+                number: worker.task.issue_number,
+                url: comment.url,
+            }
+        }
+        _ => {
+            let title = text::title(&worker.task.title);
+            let issue = worker
+                .github
+                .ensure_planning_issue(&marker, &title, &body)
+                .await?;
+            Link {
+                number: i32::try_from(issue.number).unwrap_or(i32::MAX),
+                url: issue.url,
+            }
+        }
+    };
+    worker.task.issue = Some(issue.clone());
+    Ok(issue)
+}
+
+/// SHA-256 in lower-case hex.
+pub(super) fn hash(text: &str) -> String {
+    use std::fmt::Write;
+
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    let mut hex = String::new();
+    for byte in digest.as_ref() {
+        write!(hex, "{byte:02x}").expect("a String takes any text");
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_plan_is_named_by_its_bytes() {
+        assert_eq!(
+            super::hash("abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! `MarkReady`: the pull request of the green head becomes ready for review, and says what was done.
+//!
+//! GitHub's call has no expected head. So: nobody can push (the gate is closed), look, act, look again, and take it
+//! back if the head moved meanwhile.
+
+use mainloop_github::{MarkerKind, PullRef, PullState, Verdict, text};
+use mainloop_proto::v1::{
+    FailureClass, MarkReadyWork, MarkedReady, PullRequestClosed, milestone::Fact,
+};
+
+use super::Failure;
+use crate::sidecar::worker::Worker;
+
+pub(super) async fn mark_ready(
+    worker: &mut Worker,
+    version: i64,
+    work: &MarkReadyWork,
+) -> Result<(), Failure> {
+    worker.refuse_pushes();
+    if worker
+        .implemented
+        .as_ref()
+        .is_some_and(|plan| *plan != work.plan_hash)
+    {
+        return Err(Failure::lasting(
+            FailureClass::Worker,
+            "the approved plan is not the one that was implemented",
+        ));
+    }
+    let number = worker
+        .pull_number()
+        .ok_or_else(|| Failure::lasting(FailureClass::Worker, "the task has no pull request"))?;
+    let pull = worker.github.pull(number).await?;
+    if let PullState::Closed | PullState::Merged { .. } = pull.state {
+        let merged = matches!(pull.state, PullState::Merged { .. });
+        let fact = Fact::PullRequestClosed(PullRequestClosed { merged });
+        worker.hand_over();
+        worker.link.report_durably(version, fact).await;
+        return Ok(());
+    }
+    expect_head(&pull, &work.sha)?;
+    worker.link.writable().await;
+    if pull.draft {
+        let now = worker.github.mark_ready(&pull).await?;
+        if let Err(moved) = expect_head(&now, &work.sha) {
+            worker.github.convert_to_draft(&now).await?;
+            return Err(moved);
+        }
+    }
+    let checks = worker.github.checks(&work.sha).await?;
+    let succeeded = match mainloop_github::verdict(&checks) {
+        Verdict::Passed { succeeded, .. } => succeeded,
+        // A person or policy took it without checks.
+        Verdict::Absent
+        | Verdict::OnlySkipped
+        | Verdict::Pending { .. }
+        | Verdict::Failed { .. } => 0,
+    };
+    let body = text::ready_comment(&text::Ready {
+        summary: &worker.task.summary,
+        sha: &work.sha,
+        succeeded,
+        fixes: u32::try_from(worker.task.ci_attempts).unwrap_or(0),
+        cost: Some(worker.cost_usd()),
+        task: &worker.task.short_id,
+    });
+    worker
+        .github
+        .ensure_comment(number, &worker.marker(MarkerKind::Ready), &body)
+        .await?;
+    worker.hand_over();
+    let fact = MarkedReady {
+        sha: work.sha.clone(),
+    };
+    worker
+        .link
+        .report_durably(version, Fact::MarkedReady(fact))
+        .await;
+    Ok(())
+}
+
+fn expect_head(pull: &PullRef, sha: &str) -> Result<(), Failure> {
+    if pull.head_sha == sha {
+        return Ok(());
+    }
+    Err(Failure::lasting(
+        FailureClass::Github,
+        format!(
+            "the pull request's head is {}, but {sha} is the one that is green: somebody else pushed to it",
+            pull.head_sha
+        ),
+    ))
+}

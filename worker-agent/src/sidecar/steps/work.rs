@@ -1,0 +1,189 @@
+//! `Implement` and `FixCi`: Claude changes the work tree, commits are pushed as they come, a draft pull request shows them.
+
+use mainloop_github::text;
+use mainloop_proto::v1::{
+    BranchPushed, CheckState, FailureClass, FixCiWork, ImplementWork, WorkFinished, milestone::Fact,
+};
+
+use super::{Failure, plan};
+use crate::{
+    channel::{Diffstat, Harness},
+    sidecar::{
+        claude::{Mode, TurnEnd, prompts},
+        worker::{PlanKeeper, Talk, Worker},
+    },
+};
+
+pub(super) async fn implement(
+    worker: &mut Worker,
+    version: i64,
+    work: &ImplementWork,
+) -> Result<(), Failure> {
+    if plan::hash(&work.plan) != work.plan_hash {
+        return Err(Failure::lasting(
+            FailureClass::Worker,
+            "the plan that the plane sent is not the one that was approved",
+        ));
+    }
+    worker.implemented = Some(work.plan_hash.clone());
+    plan::write_plan(
+        worker,
+        &work.plan,
+        work.plan_revision,
+        text::PlanStage::Approved,
+    )
+    .await?;
+    let task = worker.prompt_task().await?;
+    let (harness, prepared) = worker.work_tree().await?;
+    let prompt = prompts::implement(&task, &work.plan, &prompts::Delimiter::random());
+    let prompt = if prepared.resumed {
+        prompts::resume(&prompt)
+    } else {
+        prompt
+    };
+    let before = worker.head.clone();
+    let summary = turn(worker, version, &harness, &prompt).await?;
+    finish(worker, version, &harness, before, summary).await
+}
+
+pub(super) async fn fix_ci(
+    worker: &mut Worker,
+    version: i64,
+    work: &FixCiWork,
+) -> Result<(), Failure> {
+    worker.task.ci_attempts = work.attempt;
+    let mut task = worker.prompt_task().await?;
+    if !work.guidance.is_empty() {
+        task.answers.push(prompts::Answered {
+            question: "CI kept failing; how to go on?".to_owned(),
+            answer: work.guidance.clone(),
+        });
+    }
+    let (harness, _) = worker.work_tree().await?;
+    let mut log = Some(work.log.clone());
+    let checks: Vec<prompts::FailedCheck> = work
+        .checks
+        .iter()
+        .filter(|check| check.state() == CheckState::Failed)
+        .map(|check| prompts::FailedCheck {
+            name: check.name.clone(),
+            conclusion: check.conclusion.clone(),
+            // One text holds the logs of all checks, and names each.
+            log: log.take().unwrap_or_default(),
+        })
+        .collect();
+    let prompt = prompts::fix_ci(
+        &task,
+        &work.plan,
+        &checks,
+        u32::try_from(work.attempt).unwrap_or(1),
+        u32::try_from(work.max_attempts).unwrap_or(1),
+        &prompts::Delimiter::random(),
+    );
+    let summary = turn(worker, version, &harness, &prompt).await?;
+    finish(worker, version, &harness, Some(work.sha.clone()), summary).await
+}
+
+/// One turn in which Claude may change things. Its last words.
+async fn turn(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    prompt: &str,
+) -> Result<String, Failure> {
+    let talk = Talk {
+        version,
+        harness,
+        mode: Mode::Work,
+        opens_pull: true,
+    };
+    worker.allow_pushes();
+    harness.auto_push(true).await.map_err(Failure::git)?;
+    let mut conversation = worker.converse(&talk).await?;
+    let end = worker
+        .turn(&talk, &mut conversation, prompt, &mut NoPlan)
+        .await;
+    worker.hang_up(conversation).await;
+    match end? {
+        TurnEnd::Completed { text, .. } => Ok(text),
+        other => Err(worker.turn_failure(other)),
+    }
+}
+
+/// Publishes what the turn left, and reports the result.
+async fn finish(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    before: Option<String>,
+    summary: String,
+) -> Result<(), Failure> {
+    worker.link.writable().await;
+    let published = harness.publish(text::title(&worker.task.title)).await;
+    worker.drain_proxy_events(version).await;
+    published.map_err(Failure::git)?;
+    harness.auto_push(false).await.map_err(Failure::git)?;
+    worker.refuse_pushes();
+    // A push of an attempt that died before it could report is seen here, at the code host.
+    let branch = worker.branch.clone();
+    if let Some(head) = worker.github.branch_head(&branch).await?
+        && worker.head.as_ref() != Some(&head)
+    {
+        worker.head = Some(head.clone());
+        let fact = BranchPushed { branch, sha: head };
+        worker.link.report(version, Fact::BranchPushed(fact));
+    }
+    if worker.head.is_some() {
+        worker.ensure_pull(version).await?;
+    }
+    let diffstat = harness.diffstat().await.map_err(Failure::git)?;
+    worker.task.summary.clone_from(&summary);
+    let fact = WorkFinished {
+        head_sha: worker.head.clone().unwrap_or_default(),
+        diffstat: sentence(&diffstat),
+        summary,
+        changed: worker.head.is_some() && worker.head != before,
+    };
+    worker.hand_over();
+    worker
+        .link
+        .report_durably(version, Fact::WorkFinished(fact))
+        .await;
+    Ok(())
+}
+
+fn sentence(diffstat: &Diffstat) -> String {
+    let files = match diffstat.files {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    };
+    format!("{files}, +{} -{}", diffstat.added, diffstat.removed)
+}
+
+/// A turn that works has no plan to hand in; the driver refuses one.
+struct NoPlan;
+
+impl PlanKeeper for NoPlan {
+    async fn keep(&mut self, _: &mut Worker, _: String) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diffstat_reads_as_a_sentence() {
+        let stat = |files, added, removed| {
+            sentence(&Diffstat {
+                files,
+                added,
+                removed,
+                paths: Vec::new(),
+            })
+        };
+        assert_eq!(stat(1, 2, 0), "1 file, +2 -0");
+        assert_eq!(stat(3, 40, 2), "3 files, +40 -2");
+    }
+}

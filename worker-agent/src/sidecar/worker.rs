@@ -1,0 +1,447 @@
+//! One attempt, from hello to end: takes the step that the plane assigns, and drops it when the plane assigns another.
+//!
+//! Owns the worker's parts: the line home, the proxies, the sandbox with its harness, the GitHub client. A step that
+//! fails is reported and ends alone; what ends the worker is the plane's word, SIGTERM, or an attempt that is over.
+
+mod claude;
+mod host;
+mod repository;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use mainloop_github::{Client, Marker, MarkerKind};
+use mainloop_proto::v1::{
+    Assignment, Command, Credentials, HumanWord, LogSource, Spend, StepFailed, Task, Welcome,
+    WorkerPolicy, assignment::Work, command::What, milestone::Fact,
+};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use uuid::Uuid;
+
+pub(crate) use self::claude::{PlanKeeper, Talk};
+use self::{host::Host, repository::Base};
+use super::{
+    config::{self, Config},
+    link::{self, Link, Opened},
+    proxy,
+    steps::{self, Failure},
+};
+
+/// How long a step that has handed its result over may take to end by itself.
+const HANDED_OVER: Duration = Duration::from_secs(15);
+/// How long milestones may take to become durable at the end.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why a sidecar ended without having been asked to.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// It does not know what it is for.
+    #[error("could not read this worker's configuration")]
+    Config(#[from] config::Error),
+    /// The plane does not want it.
+    #[error("could not join the plane")]
+    Link(#[from] link::Error),
+    /// The plane's answer lacks something.
+    #[error("the plane's welcome has no {0}")]
+    Welcome(&'static str),
+    /// The proxies, the sandbox's folders or the client could not be made.
+    #[error("could not set this worker up")]
+    Setup(#[from] host::Error),
+    /// The system takes no signal handler.
+    #[error("could not listen for SIGTERM")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Runs the attempt that a configuration file names, until it is over.
+pub async fn run(config: &Path) -> Result<(), Error> {
+    let config = Config::read(config)?;
+    let token = config::token().await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let options = link::Options {
+        socket: config.link_socket.clone(),
+        attempt_id: config.attempt_id.clone(),
+        host_id: config.host_id.clone(),
+        token,
+    };
+    let opened = tokio::select! {
+        opened = Link::open(options) => opened?,
+        _ = terminate.recv() => return Ok(()),
+    };
+    let mut worker = Worker::new(config, opened).await?;
+    tokio::select! {
+        () = worker.work() => {}
+        _ = terminate.recv() => {}
+    }
+    worker.end().await;
+    Ok(())
+}
+
+/// What one attempt has and knows.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) link: Link,
+    pub(crate) github: Client,
+    pub(crate) task: Task,
+    pub(crate) policy: WorkerPolicy,
+    /// Branch that this task pushes to.
+    pub(crate) branch: String,
+    /// The base that the work starts from; read once.
+    pub(crate) base: Option<Base>,
+    /// Last head of the branch that was seen pushed, and reported.
+    pub(crate) head: Option<String>,
+    /// Hash of the plan that this worker implemented, if it was this one.
+    pub(crate) implemented: Option<String>,
+    /// What people said and answered.
+    pub(crate) words: Vec<HumanWord>,
+    credentials: Credentials,
+    commands: mpsc::Receiver<Command>,
+    host: Host,
+    /// Claude's conversation, once one was begun in this worker.
+    session: Option<Uuid>,
+    /// Makes ids of questions unique in the attempt.
+    asked: u32,
+    /// When the model's limit ends, as its host said last.
+    limited_until: Option<jiff::Timestamp>,
+    earlier_cost_micros: u64,
+    handed_over: Arc<AtomicBool>,
+}
+
+impl Worker {
+    async fn new(config: Config, opened: Opened) -> Result<Self, Error> {
+        let Opened {
+            link,
+            welcome,
+            commands,
+        } = opened;
+        let Welcome {
+            task,
+            credentials,
+            policy,
+            earlier_cost_micros,
+            human_words,
+            ..
+        } = welcome;
+        let task = task.ok_or(Error::Welcome("task"))?;
+        let credentials = credentials.ok_or(Error::Welcome("credentials"))?;
+        let policy = policy.ok_or(Error::Welcome("policy"))?;
+        let branch = if task.branch.is_empty() {
+            repository::branch(&task)
+        } else {
+            task.branch.clone()
+        };
+        let github = host::github(&credentials, &task)?;
+        let earlier_cost_micros = u64::try_from(earlier_cost_micros).unwrap_or(0);
+        let host = Host::new(
+            config,
+            &credentials,
+            &policy,
+            &task,
+            &branch,
+            earlier_cost_micros,
+        )
+        .await?;
+        Ok(Self {
+            link,
+            github,
+            policy,
+            branch,
+            base: None,
+            head: (!task.head_sha.is_empty()).then(|| task.head_sha.clone()),
+            task,
+            implemented: None,
+            words: human_words,
+            credentials,
+            commands,
+            host,
+            session: None,
+            asked: 0,
+            limited_until: None,
+            earlier_cost_micros,
+            handed_over: Arc::default(),
+        })
+    }
+
+    /// Works until the plane says stop.
+    async fn work(&mut self) {
+        let mut assignments = self.link.assignment();
+        loop {
+            let assignment = assignments.borrow_and_update().clone();
+            let version = assignment.phase_version;
+            match &assignment.work {
+                Some(Work::Stop(stop)) => {
+                    tracing::info!(reason = stop.reason, "told to stop");
+                    return;
+                }
+                Some(Work::Wait(_)) | None => {}
+                Some(_) => self.step(&assignment, &mut assignments).await,
+            }
+            self.wait_for_change(version, &mut assignments).await;
+        }
+    }
+
+    async fn step(
+        &mut self,
+        assignment: &Assignment,
+        assignments: &mut watch::Receiver<Assignment>,
+    ) {
+        let handed_over = Arc::clone(&self.handed_over);
+        handed_over.store(false, Ordering::Relaxed);
+        let version = assignment.phase_version;
+        let outcome = {
+            let step = steps::perform(self, assignment);
+            tokio::pin!(step);
+            tokio::select! {
+                outcome = &mut step => Some(outcome),
+                stopped = superseded(assignments, version) => {
+                    if !stopped && handed_over.load(Ordering::Relaxed) {
+                        tokio::time::timeout(HANDED_OVER, step).await.ok()
+                    } else {
+                        None
+                    }
+                }
+            }
+        };
+        self.host.refuse_pushes();
+        if let Some(killed) = self.host.end_step().await
+            && killed > 0
+        {
+            self.note(format!(
+                "ended {killed} processes that were left of the step"
+            ));
+        }
+        match outcome {
+            None => self.note("the step was dropped: the plane assigned something else".to_owned()),
+            Some(Ok(())) => {}
+            Some(Err(failure)) => {
+                self.note(format!("the step failed: {}", failure.message));
+                self.link
+                    .report_durably(version, Fact::StepFailed(failure.into_wire()))
+                    .await;
+            }
+        }
+    }
+
+    /// Waits for another assignment, and looks after what comes meanwhile.
+    async fn wait_for_change(
+        &mut self,
+        version: i64,
+        assignments: &mut watch::Receiver<Assignment>,
+    ) {
+        loop {
+            if assignments.borrow().phase_version != version {
+                return;
+            }
+            tokio::select! {
+                changed = assignments.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                Some(command) = self.commands.recv() => self.keep(command),
+                Some(event) = self.host.proxy_events.recv() => {
+                    self.seen(version, event).await;
+                }
+            }
+        }
+    }
+
+    /// A command that came while no turn runs: its words go into the next prompt.
+    fn keep(&mut self, command: Command) {
+        match command.what {
+            Some(What::Say(say)) => self.words.push(HumanWord {
+                question: String::new(),
+                text: say.text,
+                time: Some(link::now()),
+            }),
+            // The answer to a question of a turn that is over.
+            Some(What::Answer(answer)) => {
+                let text = if answer.answers.is_empty() {
+                    answer.text
+                } else {
+                    answer.answers.join("; ")
+                };
+                self.words.push(HumanWord {
+                    question: String::new(),
+                    text,
+                    time: Some(link::now()),
+                });
+            }
+            None => {}
+        }
+        self.link.done(&command.id);
+    }
+
+    /// The result of the step is with the plane; what is left may end in peace.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens the way for pushes, while the plane has heard of this worker.
+    pub(crate) fn allow_pushes(&mut self) {
+        self.host.allow_pushes(self.link.may_write());
+    }
+
+    /// Ends the way for pushes.
+    pub(crate) fn refuse_pushes(&mut self) {
+        self.host.refuse_pushes();
+    }
+
+    /// A line of the sidecar's own in the task's log.
+    pub(crate) fn note(&self, text: String) {
+        tracing::info!("{text}");
+        self.link.log(LogSource::Agent, text);
+    }
+
+    /// The hidden mark by which a text of this task is found again.
+    pub(crate) fn marker(&self, kind: MarkerKind) -> Marker {
+        Marker::new(&self.task.id, kind)
+    }
+
+    /// Takes an observation of the proxies. Returns whether the branch has a new head.
+    pub(crate) async fn seen(&mut self, version: i64, event: proxy::Event) -> bool {
+        use mainloop_proto::v1::{BranchPushed, HostRefused, PushRefused};
+
+        match event {
+            proxy::Event::Pushed { new, .. } => {
+                self.head = Some(new.clone());
+                let fact = BranchPushed {
+                    branch: self.branch.clone(),
+                    sha: new,
+                };
+                self.link.report(version, Fact::BranchPushed(fact));
+                return true;
+            }
+            proxy::Event::PushRefused { reference, reason } => {
+                let fact = PushRefused {
+                    target: reference.unwrap_or_else(|| "a push".to_owned()),
+                    reason,
+                };
+                self.link.report(version, Fact::PushRefused(fact));
+            }
+            proxy::Event::RepositoryRefused { path } => {
+                let fact = PushRefused {
+                    target: path,
+                    reason: "another repository than the task's".to_owned(),
+                };
+                self.link.report(version, Fact::PushRefused(fact));
+            }
+            proxy::Event::HostRefused { host, reason } => {
+                self.note(format!("host refused: {host} ({reason})"));
+                self.link
+                    .report(version, Fact::HostRefused(HostRefused { host }));
+            }
+            proxy::Event::Spend {
+                total_micros,
+                usage,
+            } => {
+                let cost = total_micros.saturating_sub(self.earlier_cost_micros);
+                self.link.spent(Spend {
+                    cost_micros: i64::try_from(cost).unwrap_or(i64::MAX),
+                    input_tokens: signed(
+                        usage.input
+                            + usage.cache_read
+                            + usage.cache_write_5m
+                            + usage.cache_write_1h,
+                    ),
+                    output_tokens: signed(usage.output),
+                });
+            }
+            proxy::Event::GitUnauthorized { status } => {
+                self.note(format!("the code host refused the token ({status})"));
+            }
+            proxy::Event::BudgetReached {
+                spent_micros,
+                budget_micros,
+            } => self.note(format!(
+                "budget reached: {} of {} millionths of a dollar",
+                spent_micros, budget_micros
+            )),
+            proxy::Event::ModelRefused { reason } => {
+                self.note(format!("model request refused: {reason}"));
+            }
+            proxy::Event::ModelLimited {
+                status,
+                retry_after,
+                reset_at,
+            } => {
+                self.limited_until = reset_at.or_else(|| {
+                    retry_after.and_then(|wait| jiff::Timestamp::now().checked_add(wait).ok())
+                });
+                self.note(format!("the model's host limits the credential ({status})"));
+            }
+            proxy::Event::ModelUnauthorized { status } => {
+                self.note(format!(
+                    "the model's host refused the credential ({status})"
+                ));
+            }
+        }
+        false
+    }
+
+    /// Number of the task's pull request.
+    pub(crate) fn pull_number(&self) -> Option<u64> {
+        let pull = self.task.pull_request.as_ref()?;
+        u64::try_from(pull.number).ok().filter(|number| *number > 0)
+    }
+
+    /// What the task has cost so far, in US dollars.
+    #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+    pub(crate) fn cost_usd(&self) -> f64 {
+        self.host.spent_micros() as f64 / 1e6
+    }
+
+    /// Takes what the proxies saw and nobody has read yet.
+    pub(crate) async fn drain_proxy_events(&mut self, version: i64) {
+        while let Some(Some(event)) = self.host.proxy_events.recv().now_or_never() {
+            self.seen(version, event).await;
+        }
+    }
+
+    async fn end(self) {
+        self.host.end().await;
+        self.link.drain(DRAIN).await;
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Returns when the assignment is another one; whether it says stop.
+async fn superseded(assignments: &mut watch::Receiver<Assignment>, version: i64) -> bool {
+    loop {
+        {
+            let now = assignments.borrow();
+            if now.phase_version != version {
+                return matches!(now.work, Some(Work::Stop(_)));
+            }
+        }
+        if assignments.changed().await.is_err() {
+            return true;
+        }
+    }
+}
+
+impl Failure {
+    fn into_wire(self) -> StepFailed {
+        StepFailed {
+            failure: Some(mainloop_proto::v1::Failure {
+                class: self.class.into(),
+                message: self.message,
+            }),
+            transient: self.transient,
+            retry_time: self.retry_at.map(link::timestamp),
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! A turn of Claude in the harness, with everything that comes meanwhile: its questions, its pushes, people's words.
+
+use std::{collections::VecDeque, time::Duration};
+
+use mainloop_github::text;
+use mainloop_proto::v1::{
+    BlockerReported, Command, FailureClass, LogSource, ModelCredentialKind, ProgressNoted,
+    QuestionAsked, SessionStarted, command::What, milestone::Fact,
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::Worker;
+use crate::{
+    channel::{Harness, Notice, StartClaude},
+    sidecar::{
+        claude::{
+            self, Answer, BlockerKind, CredentialKind, Driver, Event, Handle, Mode, OpenError,
+            OpenOptions, Session, TurnEnd,
+        },
+        steps::Failure,
+    },
+};
+
+/// How long the CLI may take to exit when asked to; then it is killed with what is left of the step.
+const EXIT: Duration = Duration::from_secs(5);
+
+/// Takes the plan that a turn comes up with.
+pub(crate) trait PlanKeeper {
+    /// Stores it, so that it is durable when this returns.
+    async fn keep(&mut self, worker: &mut Worker, plan: String) -> Result<(), Failure>;
+}
+
+/// What to talk about.
+#[derive(Debug)]
+pub(crate) struct Talk<'a> {
+    /// The step's assignment.
+    pub(crate) version: i64,
+    /// Where Claude runs.
+    pub(crate) harness: &'a Harness,
+    /// What it may do.
+    pub(crate) mode: Mode,
+    /// Opens the draft pull request at the first push.
+    pub(crate) opens_pull: bool,
+}
+
+/// What a person was asked and has not answered.
+#[derive(Debug)]
+struct Open {
+    /// The id that the plane knows.
+    id: String,
+    /// The id that the driver knows.
+    driver_id: String,
+    questions: Vec<String>,
+    fact: Fact,
+}
+
+/// A CLI that is ready for prompts.
+pub(crate) struct Conversation {
+    driver: Driver,
+    handle: Handle,
+    events: mpsc::Receiver<Event>,
+    notices: Option<mpsc::Receiver<Notice>>,
+    open: VecDeque<Open>,
+}
+
+impl Worker {
+    /// Starts the CLI, on this worker's conversation where one was begun.
+    pub(crate) async fn converse(&mut self, talk: &Talk<'_>) -> Result<Conversation, Failure> {
+        let (session, is_new) = match self.session {
+            Some(session) => (session, false),
+            None => (Uuid::new_v4(), true),
+        };
+        let opened = match self.open(talk, session, is_new).await {
+            Err(Opening::SessionLost) => {
+                self.note("Claude's conversation is gone; a new one begins".to_owned());
+                self.open(talk, Uuid::new_v4(), true).await
+            }
+            other => other,
+        };
+        match opened {
+            Ok(conversation) => Ok(conversation),
+            Err(Opening::Failed(failure)) => Err(failure),
+            Err(Opening::SessionLost) => Err(Failure::passing(
+                FailureClass::ModelResult,
+                "a new conversation could not be begun".to_owned(),
+            )),
+        }
+    }
+
+    async fn open(
+        &mut self,
+        talk: &Talk<'_>,
+        session: Uuid,
+        is_new: bool,
+    ) -> Result<Conversation, Opening> {
+        let base = self.base().await?;
+        let hello = talk.harness.hello().clone();
+        let options = claude::Options {
+            session: if is_new {
+                Session::New(session)
+            } else {
+                Session::Resume(session)
+            },
+            mode: talk.mode,
+            model: self.task.model.clone(),
+            fallback_model: None,
+            config_dir: hello.claude_config.clone(),
+            home: hello.home.clone(),
+            base_url: format!("http://127.0.0.1:{}", hello.port),
+            credential: match self.credentials.model_kind() {
+                ModelCredentialKind::Unspecified | ModelCredentialKind::ApiKey => {
+                    CredentialKind::ApiKey
+                }
+                ModelCredentialKind::OauthToken => CredentialKind::OAuthToken,
+                ModelCredentialKind::Gateway => CredentialKind::GatewayToken,
+            },
+            guidance: base.guidance.clone(),
+        };
+        let launch = claude::launch(&options);
+        let prefix = format!("{}/", hello.claude_config);
+        let mut env = base.env.clone();
+        env.extend(launch.env);
+        let start = StartClaude {
+            program: self.host.claude_program().unwrap_or_default(),
+            args: launch.args,
+            env,
+            files: launch
+                .files
+                .into_iter()
+                .map(|file| {
+                    let path = file.path.strip_prefix(&prefix).unwrap_or(&file.path);
+                    (path.to_owned(), file.contents)
+                })
+                .collect(),
+        };
+        let pipes = talk
+            .harness
+            .start_claude(start)
+            .await
+            .map_err(|error| Failure::git(error))?;
+        let open_options = OpenOptions {
+            mode: talk.mode,
+            config_dir: hello.claude_config,
+        };
+        match Driver::open(pipes, open_options).await {
+            Ok((driver, events)) => {
+                let handle = driver.handle();
+                if is_new {
+                    self.session = Some(session);
+                    let fact = SessionStarted {
+                        session_id: session.to_string(),
+                    };
+                    self.link.report(talk.version, Fact::SessionStarted(fact));
+                } else {
+                    // A resumed conversation keeps the mode of its last turn.
+                    handle
+                        .set_permission_mode(talk.mode)
+                        .await
+                        .map_err(|error| {
+                            Failure::passing(FailureClass::ModelResult, error.to_string())
+                        })?;
+                }
+                Ok(Conversation {
+                    driver,
+                    handle,
+                    events,
+                    notices: self.host.take_notices(),
+                    open: VecDeque::new(),
+                })
+            }
+            Err(OpenError::Exited { stderr, .. })
+                if !is_new && stderr.contains("No conversation found") =>
+            {
+                Err(Opening::SessionLost)
+            }
+            Err(error) => Err(Opening::Failed(Failure::passing(
+                FailureClass::Environment,
+                error.to_string(),
+            ))),
+        }
+    }
+
+    /// Runs one turn, and looks after everything that comes meanwhile.
+    pub(crate) async fn turn(
+        &mut self,
+        talk: &Talk<'_>,
+        conversation: &mut Conversation,
+        prompt: &str,
+        keeper: &mut impl PlanKeeper,
+    ) -> Result<TurnEnd, Failure> {
+        let Conversation {
+            driver,
+            handle,
+            events,
+            notices,
+            open,
+        } = conversation;
+        let turn = driver.turn(prompt);
+        tokio::pin!(turn);
+        loop {
+            tokio::select! {
+                // Events first, so that nothing of a turn is left when it ends.
+                biased;
+                Some(event) = events.recv() => {
+                    self.link.alive();
+                    self.heard(talk, handle, open, event, keeper).await?;
+                }
+                Some(event) = self.host.proxy_events.recv() => {
+                    if self.seen(talk.version, event).await && talk.opens_pull {
+                        self.open_pull(talk.version).await?;
+                    }
+                }
+                Some(command) = self.commands.recv() => self.tell(handle, open, command, talk.version).await,
+                Some(notice) = read(notices) => self.noticed(notice),
+                end = &mut turn => return Ok(end),
+            }
+        }
+    }
+
+    /// Ends the CLI, so that its transcript is whole.
+    pub(crate) async fn hang_up(&mut self, conversation: Conversation) {
+        let Conversation {
+            driver,
+            handle,
+            notices,
+            ..
+        } = conversation;
+        // Whether it exits or not, the end of the step leaves no process.
+        let _ = tokio::time::timeout(EXIT, handle.end()).await;
+        drop(driver);
+        self.host.return_notices(notices);
+    }
+
+    async fn heard(
+        &mut self,
+        talk: &Talk<'_>,
+        handle: &Handle,
+        open: &mut VecDeque<Open>,
+        event: Event,
+        keeper: &mut impl PlanKeeper,
+    ) -> Result<(), Failure> {
+        let log = |source, text: String| self.link.log(source, text);
+        match event {
+            Event::Text(text) => log(LogSource::Claude, text),
+            Event::ToolUse { name, summary } => log(LogSource::Tool, format!("{name}: {summary}")),
+            Event::ToolResult {
+                is_error: true,
+                summary,
+            } => log(LogSource::Tool, format!("failed: {summary}")),
+            Event::Progress(text) => {
+                let fact = ProgressNoted { text };
+                self.link.report(talk.version, Fact::ProgressNoted(fact));
+            }
+            Event::Retry {
+                attempt,
+                delay,
+                status,
+                error,
+            } => self.note(format!(
+                "the model did not answer ({}{error}); try {attempt} in {} s",
+                status
+                    .map(|status| format!("{status} "))
+                    .unwrap_or_default(),
+                delay.as_secs()
+            )),
+            Event::Compacted { .. } => self.note("the conversation was summarised".to_owned()),
+            Event::ModelFallback { from, to } => {
+                self.note(format!("{to} answers instead of {from}"))
+            }
+            Event::Denied { tool, reason } => self.note(format!("{tool} refused: {reason}")),
+            Event::Stderr(text) | Event::Notice(text) => log(LogSource::Harness, text),
+            Event::Dropped(count) => self.note(format!("{count} lines were dropped here")),
+            Event::Question {
+                id,
+                questions,
+                context,
+            } => {
+                let wire_id = self.question_id(&id);
+                let fact = Fact::QuestionAsked(QuestionAsked {
+                    question_id: wire_id.clone(),
+                    questions: questions.iter().map(question).collect(),
+                    context: context.unwrap_or_default(),
+                });
+                let texts = questions
+                    .into_iter()
+                    .map(|question| question.question)
+                    .collect();
+                self.ask(talk.version, open, wire_id, id, texts, fact);
+            }
+            Event::Blocker {
+                id,
+                kind,
+                what,
+                detail,
+            } => {
+                let wire_id = self.question_id(&id);
+                let fact = Fact::BlockerReported(BlockerReported {
+                    question_id: wire_id.clone(),
+                    kind: blocker(kind).to_owned(),
+                    what: what.clone(),
+                    detail,
+                });
+                self.ask(talk.version, open, wire_id, id, vec![what], fact);
+            }
+            Event::Withdrawn { id } => open.retain(|asked| asked.driver_id != id),
+            Event::Plan { text } => {
+                keeper.keep(self, text).await?;
+                self.hand_over();
+                // An error means that the turn is over already.
+                let _ = handle.plan_stored().await;
+            }
+            Event::NothingToChange { .. }
+            | Event::Started { .. }
+            | Event::ToolResult { .. }
+            | Event::Cost { .. }
+            | Event::Unknown(_) => {}
+        }
+        Ok(())
+    }
+
+    fn question_id(&mut self, driver_id: &str) -> String {
+        self.asked += 1;
+        format!("{}-{driver_id}", self.asked)
+    }
+
+    /// Asks a person, one thing at a time.
+    fn ask(
+        &self,
+        version: i64,
+        open: &mut VecDeque<Open>,
+        id: String,
+        driver_id: String,
+        questions: Vec<String>,
+        fact: Fact,
+    ) {
+        if open.is_empty() {
+            self.link.report(version, fact.clone());
+        }
+        open.push_back(Open {
+            id,
+            driver_id,
+            questions,
+            fact,
+        });
+    }
+
+    async fn tell(
+        &mut self,
+        handle: &Handle,
+        open: &mut VecDeque<Open>,
+        command: Command,
+        version: i64,
+    ) {
+        match command.what.clone() {
+            Some(What::Say(say)) => {
+                let id = command.id.parse().unwrap_or_else(|_| Uuid::new_v4());
+                if handle.say(id, &say.text).await.is_err() {
+                    self.keep(command);
+                    return;
+                }
+                self.note(format!("told Claude: {}", say.text));
+            }
+            Some(What::Answer(answer)) => {
+                let found = open.iter().position(|asked| asked.id == answer.question_id);
+                let Some(asked) = found.and_then(|index| open.remove(index)) else {
+                    self.keep(command);
+                    return;
+                };
+                let mut replies = answer.answers;
+                if replies.is_empty() {
+                    replies = vec![answer.text.clone()];
+                }
+                for (question, reply) in asked.questions.iter().zip(&replies) {
+                    self.words.push(mainloop_proto::v1::HumanWord {
+                        question: question.clone(),
+                        text: reply.clone(),
+                        time: Some(crate::sidecar::link::now()),
+                    });
+                }
+                // An error means that Claude no longer waits; the words are in the next prompt.
+                let _ = handle
+                    .answer(&asked.driver_id, Answer::Replies(replies))
+                    .await;
+                if let Some(next) = open.front() {
+                    self.link.report(version, next.fact.clone());
+                }
+            }
+            None => {}
+        }
+        self.link.done(&command.id);
+    }
+
+    fn noticed(&self, notice: Notice) {
+        match notice {
+            Notice::SetupOutput(line) => self.link.log(LogSource::Harness, line),
+            // Only what the git proxy saw counts.
+            Notice::Pushed { .. } => {}
+            Notice::PushFailed(failure) => {
+                self.link
+                    .log(LogSource::Harness, format!("push failed: {failure}"));
+            }
+        }
+    }
+
+    /// What a failed turn means for the step.
+    pub(crate) fn turn_failure(&self, end: TurnEnd) -> Failure {
+        use claude::FailureClass as Claude;
+
+        match end {
+            TurnEnd::Failed { class, message, .. } => {
+                let message = text::visible(&message);
+                match class {
+                    Claude::Authentication | Claude::Billing => {
+                        Failure::lasting(FailureClass::ModelCredential, message)
+                    }
+                    Claude::RateLimited => {
+                        let mut failure = Failure::passing(FailureClass::ModelService, message);
+                        failure.retry_at = self
+                            .limited_until
+                            .filter(|until| *until > jiff::Timestamp::now());
+                        failure
+                    }
+                    Claude::Overloaded | Claude::Server | Claude::Network => {
+                        Failure::passing(FailureClass::ModelService, message)
+                    }
+                    Claude::Budget => Failure::lasting(FailureClass::Budget, message),
+                    Claude::ModelUnavailable
+                    | Claude::PromptTooLong
+                    | Claude::MaxTurns
+                    | Claude::Refused => Failure::lasting(FailureClass::ModelResult, message),
+                    Claude::SessionLost | Claude::Other => {
+                        Failure::passing(FailureClass::ModelResult, message)
+                    }
+                }
+            }
+            TurnEnd::ProcessExited {
+                code,
+                signal,
+                stderr,
+            } => Failure::passing(
+                FailureClass::ModelResult,
+                format!(
+                    "Claude Code exited in the middle of a turn ({}): {stderr}",
+                    match (code, signal) {
+                        (Some(code), _) => format!("code {code}"),
+                        (None, Some(signal)) => format!("signal {signal}"),
+                        (None, None) => "no code".to_owned(),
+                    }
+                ),
+            ),
+            TurnEnd::Interrupted => Failure::passing(
+                FailureClass::ModelResult,
+                "the turn was interrupted".to_owned(),
+            ),
+            TurnEnd::Completed { .. }
+            | TurnEnd::Planned { .. }
+            | TurnEnd::NothingToChange { .. } => Failure::passing(
+                FailureClass::ModelResult,
+                "the turn ended in a way that this step does not expect".to_owned(),
+            ),
+        }
+    }
+}
+
+enum Opening {
+    SessionLost,
+    Failed(Failure),
+}
+
+impl From<Failure> for Opening {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+async fn read(notices: &mut Option<mpsc::Receiver<Notice>>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn question(question: &claude::Question) -> mainloop_proto::v1::Question {
+    mainloop_proto::v1::Question {
+        text: question.question.clone(),
+        header: question.header.clone(),
+        options: question
+            .options
+            .iter()
+            .map(|option| mainloop_proto::v1::QuestionOption {
+                label: option.label.clone(),
+                description: option.description.clone(),
+            })
+            .collect(),
+        multi_select: question.multi_select,
+    }
+}
+
+fn blocker(kind: BlockerKind) -> &'static str {
+    match kind {
+        BlockerKind::Access => "access",
+        BlockerKind::Network => "network",
+        BlockerKind::Tooling => "tooling",
+        BlockerKind::Requirements => "requirements",
+        BlockerKind::Other => "other",
+    }
+}

@@ -1,0 +1,320 @@
+//! What a worker has on its host: the sandbox with the harness, and the proxies that are its only way out.
+
+use std::{path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use mainloop_github::{Client, Repo};
+use mainloop_proto::v1::{Credentials, ModelCredentialKind, Task, WorkerPolicy};
+use secrecy::SecretString;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+use url::Url;
+
+use crate::{
+    channel::{Harness, Notice},
+    sidecar::{
+        config::Config,
+        proxy::{self, Credential, Events, Proxy, PushGate, forward, git, model},
+        sandbox::{Ids, Isolation, Running, Sandbox, StartError, find_bubblewrap},
+    },
+};
+
+/// How long a harness may take to end what is left of a step.
+const END_STEP: Duration = Duration::from_secs(10);
+/// How much of a wrong URL is shown.
+const MAX_CREDENTIAL_URL: usize = 2048;
+
+/// Why a worker's parts could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A URL that the plane sent is none.
+    #[error("the plane sent {what} that is no URL: {url}")]
+    Url {
+        /// Which.
+        what: &'static str,
+        /// What it sent.
+        url: String,
+    },
+    /// A host or network of policy is none.
+    #[error("policy has {0:?}, which is no host or network")]
+    Policy(String),
+    /// No bubblewrap.
+    #[error(
+        "bubblewrap is not installed; install it (apt-get install bubblewrap), or start the plane with --no-sandbox"
+    )]
+    NoBubblewrap,
+    /// The agent does not know its own binary.
+    #[error("could not find the agent's own binary")]
+    Agent(#[source] std::io::Error),
+    /// The sandbox's folders.
+    #[error("could not make the sandbox's folders")]
+    Sandbox(#[source] crate::sidecar::sandbox::HostError),
+    /// The proxies.
+    #[error("could not start the proxies")]
+    Proxy(#[from] proxy::Error),
+    /// The GitHub client.
+    #[error("could not make a GitHub client")]
+    Github(#[from] mainloop_github::Error),
+}
+
+/// The parts, made at the start; the harness is started by the first step that needs it.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) gate: PushGate,
+    pub(super) proxy_events: Events,
+    sandbox: Sandbox,
+    proxy: Proxy,
+    started: Option<Started>,
+    /// Follows the link's leave to write while pushes are allowed.
+    gatekeeper: Option<AbortOnDropHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Started {
+    harness: Harness,
+    notices: Option<mpsc::Receiver<Notice>>,
+    running: Running,
+}
+
+fn url(what: &'static str, text: &str) -> Result<Url, Error> {
+    let failed = || Error::Url {
+        what,
+        url: text.chars().take(MAX_CREDENTIAL_URL).collect(),
+    };
+    text.parse().map_err(|_| failed())
+}
+
+/// A client for the task's repository.
+pub(super) fn github(credentials: &Credentials, task: &Task) -> Result<Client, Error> {
+    let repository = task.repository.clone().unwrap_or_default();
+    let repo = Repo {
+        owner: repository.owner,
+        name: repository.name,
+    };
+    let token = SecretString::from(credentials.github_token.clone());
+    Ok(Client::new(
+        &url("the GitHub API", &credentials.github_api_url)?,
+        repo,
+        &token,
+    )?)
+}
+
+impl Host {
+    pub(super) async fn new(
+        config: Config,
+        credentials: &Credentials,
+        policy: &WorkerPolicy,
+        task: &Task,
+        branch: &str,
+        spent_micros: u64,
+    ) -> Result<Self, Error> {
+        let sandbox = sandbox(&config)?;
+        sandbox.prepare().map_err(Error::Sandbox)?;
+        let options = proxy::Options {
+            socket: sandbox.proxy_socket(),
+            socket_mode: if sandbox.ids.is_some() { 0o666 } else { 0o600 },
+            model: model_options(credentials, policy, task, spent_micros)?,
+            git: git_options(credentials, task, branch)?,
+            forward: forward_options(credentials, policy)?,
+        };
+        let (proxy, proxy_events) = Proxy::start(options).await?;
+        Ok(Self {
+            gate: proxy.gate(),
+            proxy_events,
+            sandbox,
+            proxy,
+            started: None,
+            gatekeeper: None,
+        })
+    }
+
+    /// The harness, started if it is not.
+    pub(super) async fn harness(&mut self) -> Result<Harness, StartError> {
+        if let Some(started) = &self.started {
+            return Ok(started.harness.clone());
+        }
+        let worker = self.sandbox.start().await?;
+        let harness = worker.harness.clone();
+        self.started = Some(Started {
+            harness: worker.harness,
+            notices: Some(worker.notices),
+            running: worker.running,
+        });
+        Ok(harness)
+    }
+
+    /// What the harness says unasked, lent to the step that runs.
+    pub(super) fn take_notices(&mut self) -> Option<mpsc::Receiver<Notice>> {
+        self.started.as_mut()?.notices.take()
+    }
+
+    /// Gives the notices back.
+    pub(super) fn return_notices(&mut self, notices: Option<mpsc::Receiver<Notice>>) {
+        if let Some(started) = &mut self.started
+            && started.notices.is_none()
+        {
+            started.notices = notices;
+        }
+    }
+
+    /// What the task has cost so far, in millionths of a US dollar.
+    pub(super) fn spent_micros(&self) -> u64 {
+        self.proxy.meter().spent_micros()
+    }
+
+    /// The Claude Code CLI as the harness sees it.
+    pub(super) fn claude_program(&self) -> Option<String> {
+        self.sandbox.claude_program()
+    }
+
+    /// Ends every process of the sandbox but the harness. A harness that does not answer is ended itself.
+    pub(super) async fn end_step(&mut self) -> Option<usize> {
+        let started = self.started.as_ref()?;
+        match tokio::time::timeout(END_STEP, started.harness.end_step()).await {
+            Ok(Ok(killed)) => Some(killed),
+            Ok(Err(_)) | Err(_) => {
+                if let Some(started) = self.started.take() {
+                    if let Err(error) = started.running.kill().await {
+                        tracing::warn!(%error, "could not end a harness that does not answer");
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Opens the gate whenever the link gives leave, until it is closed.
+    pub(super) fn allow_pushes(&mut self, mut may_write: watch::Receiver<bool>) {
+        let gate = self.gate.clone();
+        let keeper = tokio::spawn(async move {
+            loop {
+                if *may_write.borrow_and_update() {
+                    gate.open();
+                } else {
+                    gate.close();
+                }
+                if may_write.changed().await.is_err() {
+                    gate.close();
+                    return;
+                }
+            }
+        });
+        self.gatekeeper = Some(AbortOnDropHandle::new(keeper));
+    }
+
+    /// Closes the gate for good, until it is allowed again.
+    pub(super) fn refuse_pushes(&mut self) {
+        self.gatekeeper = None;
+        self.gate.close();
+    }
+
+    /// Ends the harness, everything in its sandbox, and the proxies.
+    pub(super) async fn end(mut self) {
+        self.refuse_pushes();
+        if let Some(started) = self.started {
+            if let Err(error) = started.running.end(&started.harness).await {
+                tracing::warn!(%error, "could not end the harness");
+            }
+        }
+        self.proxy.shutdown().await;
+    }
+}
+
+fn sandbox(config: &Config) -> Result<Sandbox, Error> {
+    let isolation = if config.sandbox {
+        Isolation::Bubblewrap {
+            program: find_bubblewrap(None).ok_or(Error::NoBubblewrap)?,
+            tmp_bytes: Isolation::TMP_BYTES,
+        }
+    } else {
+        Isolation::None
+    };
+    let agent: PathBuf = std::env::current_exe().map_err(Error::Agent)?;
+    let ids = config.uid.map(|_| Ids::for_worker(&config.attempt_id));
+    Ok(Sandbox {
+        isolation,
+        agent,
+        claude: Some(config.claude.clone()),
+        work: config.dir.join("work"),
+        run: config.dir.join("run"),
+        toolchains: config.toolchains.clone(),
+        ids,
+    })
+}
+
+fn model_options(
+    credentials: &Credentials,
+    policy: &WorkerPolicy,
+    task: &Task,
+    spent_micros: u64,
+) -> Result<model::Options, Error> {
+    let secret = SecretString::from(credentials.model_secret.clone());
+    let credential = match credentials.model_kind() {
+        ModelCredentialKind::Unspecified => None,
+        ModelCredentialKind::ApiKey => Some(Credential::ApiKey(secret)),
+        ModelCredentialKind::OauthToken => Some(Credential::OAuth(secret)),
+        ModelCredentialKind::Gateway => Some(Credential::Gateway(secret)),
+    };
+    let price = |price: i64| u64::try_from(price).unwrap_or(0);
+    Ok(model::Options {
+        upstream: url("the model's host", &credentials.model_url)?,
+        credential,
+        models: policy.models.clone(),
+        prices: policy
+            .prices
+            .iter()
+            .map(|entry| model::Price {
+                model_prefix: entry.prefix.clone(),
+                input: price(entry.input),
+                output: price(entry.output),
+                cache_read: price(entry.cache_read),
+                cache_write_5m: price(entry.cache_write_5m),
+                cache_write_1h: price(entry.cache_write_1h),
+            })
+            .collect(),
+        budget_micros: u64::try_from(task.budget_micros).unwrap_or(0),
+        spent_micros,
+    })
+}
+
+fn git_options(
+    credentials: &Credentials,
+    task: &Task,
+    branch: &str,
+) -> Result<git::Options, Error> {
+    let repository = task.repository.clone().unwrap_or_default();
+    Ok(git::Options {
+        upstream: url("the code host", &credentials.git_url)?,
+        owner: repository.owner,
+        repository: repository.name,
+        branch: branch.to_owned(),
+        token: (!credentials.github_token.is_empty())
+            .then(|| SecretString::from(credentials.github_token.clone())),
+    })
+}
+
+fn forward_options(
+    credentials: &Credentials,
+    policy: &WorkerPolicy,
+) -> Result<forward::Options, Error> {
+    let allow = policy
+        .hosts
+        .iter()
+        .map(|host| host.parse().map_err(|_| Error::Policy(host.clone())))
+        .collect::<Result<_, _>>()?;
+    let allow_addresses = policy
+        .allow_networks
+        .iter()
+        .map(|network| {
+            network
+                .parse::<IpNet>()
+                .map_err(|_| Error::Policy(network.clone()))
+        })
+        .collect::<Result<_, _>>()?;
+    let api = url("the GitHub API", &credentials.github_api_url)?;
+    Ok(forward::Options {
+        allow,
+        allow_addresses,
+        never: api.host_str().map(str::to_owned).into_iter().collect(),
+    })
+}

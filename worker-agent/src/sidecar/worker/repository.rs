@@ -1,0 +1,202 @@
+//! The repository as the work needs it: its base, what its base commit says about itself, the work tree.
+
+use std::collections::BTreeMap;
+
+use mainloop_github::Class;
+use mainloop_proto::v1::{FailureClass, Task};
+use serde::Deserialize;
+
+use super::Worker;
+use crate::{
+    channel::{self, Harness, Prepare, Prepared, Setup},
+    sidecar::{claude::Guidance, steps::Failure},
+};
+
+/// Files of the base commit that tell Claude about the repository.
+const GUIDANCE: [&str; 2] = ["CLAUDE.md", "AGENTS.md"];
+/// The repository's own wishes.
+const WISHES: &str = ".mainloop.toml";
+/// Longest of these files, in bytes.
+const MAX_FILE: usize = 256 * 1024;
+/// Longest slug in a branch's name.
+const MAX_SLUG: usize = 40;
+
+/// Where the work starts from.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    /// The branch that the pull request goes to.
+    pub(crate) branch: String,
+    /// Instructions of the base commit.
+    pub(crate) guidance: Vec<Guidance>,
+    /// Environment that the repository asks for.
+    pub(crate) env: BTreeMap<String, String>,
+    sha: String,
+    setup: Vec<String>,
+    is_set_up: bool,
+}
+
+/// `.mainloop.toml` of the base commit. It may add commands and environment, never mounts, hosts or credentials.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wishes {
+    /// Commands that make the work tree ready, run in its root.
+    setup: Vec<String>,
+    /// Environment of the commands and of Claude.
+    env: BTreeMap<String, String>,
+}
+
+/// The branch of a task that has pushed nothing yet.
+pub(super) fn branch(task: &Task) -> String {
+    let mut slug = String::new();
+    for character in task.title.chars() {
+        if slug.len() >= MAX_SLUG {
+            break;
+        }
+        if character.is_ascii_alphanumeric() {
+            slug.push(character.to_ascii_lowercase());
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() {
+        format!("mainloop/{}", task.short_id)
+    } else {
+        format!("mainloop/{}-{slug}", task.short_id)
+    }
+}
+
+impl Worker {
+    /// The base, read through GitHub's API once in the attempt.
+    pub(crate) async fn base(&mut self) -> Result<Base, Failure> {
+        if let Some(base) = &self.base {
+            return Ok(base.clone());
+        }
+        let branch = if self.task.base_ref.is_empty() {
+            self.github.repository().await?.default_branch
+        } else {
+            self.task.base_ref.clone()
+        };
+        let Some(sha) = self.github.branch_head(&branch).await? else {
+            return Err(Failure::lasting(
+                FailureClass::Github,
+                format!("the repository has no branch {branch} (or it has no commit yet)"),
+            ));
+        };
+        let mut guidance = Vec::new();
+        for path in GUIDANCE {
+            if let Some(text) = self.text_at(path, &sha).await? {
+                guidance.push(Guidance {
+                    path: path.to_owned(),
+                    text,
+                });
+            }
+        }
+        let wishes: Wishes = match self.text_at(WISHES, &sha).await? {
+            Some(text) => toml::from_str(&text).map_err(|error| {
+                Failure::lasting(
+                    FailureClass::Environment,
+                    format!(
+                        "{WISHES} of the base commit is not understood: {}",
+                        error.message()
+                    ),
+                )
+            })?,
+            None => Wishes::default(),
+        };
+        let base = Base {
+            branch,
+            guidance,
+            env: wishes.env,
+            sha,
+            setup: wishes.setup,
+            is_set_up: false,
+        };
+        self.base = Some(base.clone());
+        Ok(base)
+    }
+
+    async fn text_at(&self, path: &str, sha: &str) -> Result<Option<String>, Failure> {
+        match self.github.file_at(path, sha, MAX_FILE).await {
+            Ok(bytes) => Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error @ mainloop_github::Error::TooLarge { .. }) => {
+                self.note(format!("{path} is left out: {error}"));
+                Ok(None)
+            }
+            // A token that may not read contents cannot clone either, which is reported there.
+            Err(error) if error.class() == Class::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A harness whose work tree stands on the task's branch as it was pushed, else on the base, and is set up.
+    pub(crate) async fn work_tree(&mut self) -> Result<(Harness, Prepared), Failure> {
+        let base = self.base().await?;
+        let harness = self.host.harness().await.map_err(|error| {
+            Failure::lasting(
+                FailureClass::Environment,
+                format!("the sandbox did not start: {}", super::super::chain(&error)),
+            )
+        })?;
+        let repository = self.task.repository.clone().unwrap_or_default();
+        let prepare = Prepare {
+            remote_path: format!("/git/{}/{}.git", repository.owner, repository.name),
+            base_branch: base.branch.clone(),
+            base_sha: Some(base.sha.clone()),
+            branch: self.branch.clone(),
+            resume_pushed: true,
+            committer_name: self.policy.committer_name.clone(),
+            committer_email: self.policy.committer_email.clone(),
+        };
+        self.note(format!("preparing {} on {}", self.branch, base.branch));
+        let prepared = harness.prepare(prepare).await.map_err(Failure::git)?;
+        if !base.is_set_up {
+            if !base.setup.is_empty() {
+                self.note(format!("running {} setup commands", base.setup.len()));
+                let setup = Setup {
+                    commands: base.setup.clone(),
+                    env: base.env.clone(),
+                    timeout_seconds: u64::try_from(self.policy.setup_seconds).unwrap_or(900),
+                };
+                harness.setup(setup).await.map_err(|error| match error {
+                    channel::Error::Failed(failure) => Failure::lasting(
+                        FailureClass::Environment,
+                        format!("a setup command of {WISHES} failed: {failure}"),
+                    ),
+                    other => Failure::git(other),
+                })?;
+            }
+            if let Some(base) = &mut self.base {
+                base.is_set_up = true;
+            }
+        }
+        Ok((harness, prepared))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branch_names_are_safe_and_bounded() {
+        let name = |title: &str| {
+            branch(&Task {
+                short_id: "k3f9".to_owned(),
+                title: title.to_owned(),
+                ..Task::default()
+            })
+        };
+        for (title, expected) in [
+            ("Add a greeting", "mainloop/k3f9-add-a-greeting"),
+            ("  ../../etc: \"quoted\" ", "mainloop/k3f9-etc-quoted"),
+            ("日本語", "mainloop/k3f9"),
+            (
+                "a very long title that goes on and on and on and on",
+                "mainloop/k3f9-a-very-long-title-that-goes-on-and-on-an",
+            ),
+        ] {
+            assert_eq!(name(title), expected);
+        }
+    }
+}
