@@ -54,7 +54,10 @@ pub async fn run(options: Options, interrupted: impl Future<Output = ()>) -> Res
     };
     if told.is_ok() && options.stay {
         screen.head("everything stays as it is; Ctrl-C ends it");
-        screen.line(&format!("  MAINLOOP_ADDRESS=unix:{} mainloop inbox", stage.scene.data.join("mainloop.sock").display()));
+        screen.line(&format!(
+            "  MAINLOOP_ADDRESS=unix:{} mainloop inbox",
+            stage.scene.data.join("mainloop.sock").display()
+        ));
         interrupted.await;
     }
     let ended = stage.end().await;
@@ -72,8 +75,17 @@ async fn tell(options: &Options, stage: &Stage, screen: &mut Screen) -> Result<(
         ..CreateTaskRequest::default()
     };
     let reply = stage.scene.client.tasks().create_task(request).await;
-    let wire = reply.context("propose the task")?.into_inner().task.context("the plane sent no task")?;
-    screen.line(&format!("  task {}, model {}, may cost at most {}", wire.short_id, wire.model, dollars(wire.budget_micros)));
+    let wire = reply
+        .context("propose the task")?
+        .into_inner()
+        .task
+        .context("the plane sent no task")?;
+    screen.line(&format!(
+        "  task {}, model {}, may cost at most {}",
+        wire.short_id,
+        wire.model,
+        dollars(wire.budget_micros)
+    ));
     let task = Task::follow(Arc::clone(&stage.scene), wire);
     if !options.yes {
         let answer = screen.ask("\nStart it? [y/N]").await?;
@@ -111,7 +123,11 @@ async fn follow(options: &Options, task: &Task, screen: &mut Screen) -> Result<W
         if is_settled(now.state()) || now.state() == TaskState::Ready {
             return Ok(now);
         }
-        let open = now.open_items.iter().find(|id| !asked.contains(*id)).cloned();
+        let open = now
+            .open_items
+            .iter()
+            .find(|id| !asked.contains(*id))
+            .cloned();
         if let Some(id) = open {
             let item = task.item(&id).await?;
             asked.push(id);
@@ -136,20 +152,37 @@ async fn question(options: &Options, item: &Item, screen: &mut Screen) -> Result
     for question in &item.seen.questions {
         screen.line(&format!("\n    {}", question.text));
         for (at, option) in question.options.iter().enumerate() {
-            screen.line(&format!("      {}. {}  {}", at + 1, option.label, option.description));
+            screen.line(&format!(
+                "      {}. {}  {}",
+                at + 1,
+                option.label,
+                option.description
+            ));
         }
-        let first = question.options.first().map_or("Do as you think best.", |option| &option.label);
+        let first = question
+            .options
+            .first()
+            .map_or("Do as you think best.", |option| &option.label);
         let mut answer = if options.yes {
             screen.line(&format!("    answer (--yes): {first}"));
             first.to_owned()
         } else {
-            screen.ask("    Answer by number or in your own words:").await?
+            screen
+                .ask("    Answer by number or in your own words:")
+                .await?
         };
-        let chosen = answer.parse::<usize>().ok().and_then(|n| question.options.get(n.checked_sub(1)?));
+        let chosen = answer
+            .parse::<usize>()
+            .ok()
+            .and_then(|n| question.options.get(n.checked_sub(1)?));
         if let Some(option) = chosen {
             answer.clone_from(&option.label);
         }
-        answers.push(if answer.is_empty() { first.to_owned() } else { answer });
+        answers.push(if answer.is_empty() {
+            first.to_owned()
+        } else {
+            answer
+        });
     }
     item.answer_each(answers).await
 }
@@ -157,13 +190,18 @@ async fn question(options: &Options, item: &Item, screen: &mut Screen) -> Result
 async fn plan(options: &Options, task: &Task, item: &Item, screen: &mut Screen) -> Result<()> {
     let now = task.now();
     let url = now.issue.map(|issue| issue.url).unwrap_or_default();
-    screen.line(&format!("\n    the plan, revision {}, also at {url}", now.plan.map_or(0, |plan| plan.revision)));
+    screen.line(&format!(
+        "\n    the plan, revision {}, also at {url}",
+        now.plan.map_or(0, |plan| plan.revision)
+    ));
     screen.quote(&item.seen.body);
     if options.yes {
         screen.line("    approved (--yes)");
         return item.approve().await;
     }
-    let answer = screen.ask("    [a]pprove, [r]eject, or say what to change:").await?;
+    let answer = screen
+        .ask("    [a]pprove, [r]eject, or say what to change:")
+        .await?;
     match answer.to_lowercase().as_str() {
         "a" | "approve" | "y" | "yes" => item.approve().await,
         "r" | "reject" | "n" | "no" => item.reject("rejected in the demo").await,
@@ -178,7 +216,9 @@ async fn blocker(options: &Options, item: &Item, screen: &mut Screen) -> Result<
     if options.yes {
         bail!("the worker is blocked, and --yes has no insight to offer");
     }
-    let answer = screen.ask("    Your insight, or an empty line to give up:").await?;
+    let answer = screen
+        .ask("    Your insight, or an empty line to give up:")
+        .await?;
     if answer.is_empty() {
         return item.reject("given up in the demo").await;
     }
@@ -187,11 +227,19 @@ async fn blocker(options: &Options, item: &Item, screen: &mut Screen) -> Result<
 
 /// What counts is what the code host says, not what the plane says of it.
 fn verify(stage: &Stage, task: &Wire) -> Result<()> {
-    let number = task.pull_request.as_ref().and_then(|link| u64::try_from(link.number).ok());
+    let number = task
+        .pull_request
+        .as_ref()
+        .and_then(|link| u64::try_from(link.number).ok());
     let number = number.context("the task is ready and has no pull request")?;
     stage.scene.github.read(|site| {
-        let repo = site.repo(job::REPOSITORY).context("the repository is gone")?;
-        let pull = repo.issues.get(&number).and_then(|issue| issue.pull.as_ref());
+        let repo = site
+            .repo(job::REPOSITORY)
+            .context("the repository is gone")?;
+        let pull = repo
+            .issues
+            .get(&number)
+            .and_then(|issue| issue.pull.as_ref());
         let pull = pull.with_context(|| format!("the code host has no pull request #{number}"))?;
         if pull.draft {
             bail!("pull request #{number} is still a draft");
@@ -199,34 +247,62 @@ fn verify(stage: &Stage, task: &Wire) -> Result<()> {
         let checks = repo.checks(&pull.head_sha);
         let red: Vec<&str> = checks
             .iter()
-            .filter(|check| check.conclusion.is_none_or(|conclusion| conclusion.name() != "success"))
+            .filter(|check| {
+                check
+                    .conclusion
+                    .is_none_or(|conclusion| conclusion.name() != "success")
+            })
             .map(|check| check.name.as_str())
             .collect();
         if checks.is_empty() || !red.is_empty() {
-            bail!("pull request #{number} is not green: {} checks, not green {red:?}", checks.len());
+            bail!(
+                "pull request #{number} is not green: {} checks, not green {red:?}",
+                checks.len()
+            );
         }
         Ok(())
     })?;
     stage.scene.github.assert_contract();
-    stage.scene.model.as_ref().map_or(Ok(()), crate::anthropic::Running::check)
+    stage
+        .scene
+        .model
+        .as_ref()
+        .map_or(Ok(()), crate::anthropic::Running::check)
 }
 
 async fn show(stage: &Stage, task: &Task, end: &Wire, screen: &Screen) -> Result<()> {
     screen.head("the event log");
     for event in task.events() {
-        screen.line(&format!("  {:3} {:22} {}", event.seq, event.kind, event.text));
+        screen.line(&format!(
+            "  {:3} {:22} {}",
+            event.seq, event.kind, event.text
+        ));
     }
     screen.head("the change");
     let diff = diff(stage, end).await?;
     screen.quote(&diff);
     screen.head("ready for review");
-    let link = |link: &Option<mainloop_proto::v1::Link>| link.as_ref().map_or_else(String::new, |link| link.url.clone());
+    let link = |link: &Option<mainloop_proto::v1::Link>| {
+        link.as_ref()
+            .map_or_else(String::new, |link| link.url.clone())
+    };
     screen.line(&format!("  issue         {}", link(&end.issue)));
-    screen.line(&format!("  pull request  {}  ({})", link(&end.pull_request), end.diffstat));
+    screen.line(&format!(
+        "  pull request  {}  ({})",
+        link(&end.pull_request),
+        end.diffstat
+    ));
     for check in &end.checks {
-        screen.line(&format!("  check         {} {}", check.name, check.conclusion));
+        screen.line(&format!(
+            "  check         {} {}",
+            check.name, check.conclusion
+        ));
     }
-    screen.line(&format!("  cost          {} of {}", dollars(end.cost_micros), dollars(end.budget_micros)));
+    screen.line(&format!(
+        "  cost          {} of {}",
+        dollars(end.cost_micros),
+        dollars(end.budget_micros)
+    ));
     screen.line(&format!("  elapsed       {:.1} s", screen.elapsed()));
     Ok(())
 }
@@ -251,7 +327,11 @@ async fn git(arguments: &[&str]) -> Result<String> {
         .await
         .context("start git")?;
     if !output.status.success() {
-        bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "git {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -277,5 +357,7 @@ fn dollars(micros: i64) -> String {
 
 fn word(state: TaskState) -> String {
     let name = state.as_str_name();
-    name.strip_prefix("TASK_STATE_").unwrap_or(name).to_lowercase()
+    name.strip_prefix("TASK_STATE_")
+        .unwrap_or(name)
+        .to_lowercase()
 }

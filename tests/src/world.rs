@@ -146,7 +146,9 @@ impl World {
             github: format!("ghp_{}", Uuid::new_v4().simple()),
             model: format!("sk-ant-api03-{}", Uuid::new_v4().simple()),
         };
-        let github = GitHub::start(GitHubOptions::default()).await.context("start the emulated code host")?;
+        let github = GitHub::start(GitHubOptions::default())
+            .await
+            .context("start the emulated code host")?;
         github.add_token(&secrets.github, github::Token::classic(BOT));
         let script = settings
             .script
@@ -185,7 +187,10 @@ impl World {
 
     /// The scripted model.
     pub fn model(&self) -> &anthropic::Running {
-        self.scene.model.as_ref().expect("a world has a scripted model")
+        self.scene
+            .model
+            .as_ref()
+            .expect("a world has a scripted model")
     }
 
     /// The plane's gRPC clients.
@@ -211,7 +216,9 @@ impl World {
     /// Makes a repository `ada/<name>` that the plane may write to, and returns its URL.
     pub fn repo(&self, name: &str, files: &[(&str, &str)]) -> Result<String> {
         let full = format!("{PERSON}/{name}");
-        let seed = files.iter().fold(Seed::new(&full), |seed, (path, text)| seed.file(path, text));
+        let seed = files
+            .iter()
+            .fold(Seed::new(&full), |seed, (path, text)| seed.file(path, text));
         self.github().seed(seed)?;
         self.github().add_collaborator(&full, BOT, Role::Write)?;
         Ok(format!("{}/{full}", self.github().base_url()))
@@ -308,7 +315,12 @@ impl World {
                 return Ok(());
             }
             let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
-            Err(format!("{} folders, and these processes:\n{}\n{}", folders.len(), lines.join("\n"), self.scene.report()))
+            Err(format!(
+                "{} folders, and these processes:\n{}\n{}",
+                folders.len(),
+                lines.join("\n"),
+                self.scene.report()
+            ))
         })
         .await
     }
@@ -325,14 +337,18 @@ impl World {
             }
         }
         let folder = self.folder.path();
-        let left = wait::until("no process to be left", Duration::from_secs(10), async || {
-            let left = processes::of(folder);
-            if left.is_empty() {
-                return Ok(());
-            }
-            let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
-            Err(lines.join("\n"))
-        })
+        let left = wait::until(
+            "no process to be left",
+            Duration::from_secs(10),
+            async || {
+                let left = processes::of(folder);
+                if left.is_empty() {
+                    return Ok(());
+                }
+                let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
+                Err(lines.join("\n"))
+            },
+        )
         .await;
         if left.is_err() {
             processes::kill_all(folder);
@@ -353,15 +369,26 @@ impl Drop for World {
 }
 
 /// How the plane is run in this world.
-fn options(folder: &Path, github: &GitHub, model: &anthropic::Running, secrets: &Secrets) -> Result<plane::Options> {
+fn options(
+    folder: &Path,
+    github: &GitHub,
+    model: &anthropic::Running,
+    secrets: &Secrets,
+) -> Result<plane::Options> {
     let text = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let env = vec![
         (OsString::from("PATH"), path),
         (OsString::from("HOME"), folder.as_os_str().to_owned()),
         (OsString::from("MAINLOOP_CLAUDE"), claude_path()?.into()),
-        (OsString::from("MAINLOOP_AGENT"), binaries::binary(binaries::AGENT)?.into()),
-        text("MAINLOOP_LOG", "info,mainloop_control_plane=debug,mainloop_worker_agent=debug"),
+        (
+            OsString::from("MAINLOOP_AGENT"),
+            binaries::binary(binaries::AGENT)?.into(),
+        ),
+        text(
+            "MAINLOOP_LOG",
+            "info,mainloop_control_plane=debug,mainloop_worker_agent=debug",
+        ),
         text("RUST_BACKTRACE", "1"),
         text("GITHUB_TOKEN", &secrets.github),
         text("ANTHROPIC_API_KEY", &secrets.model),

@@ -11,7 +11,8 @@ use crate::{
 /// The repository's name.
 pub(super) const REPOSITORY: &str = "ada/wordcount";
 /// What the user asks for.
-pub(super) const SENTENCE: &str = "Report how long a text takes to read, in whole minutes, beside its word count.";
+pub(super) const SENTENCE: &str =
+    "Report how long a text takes to read, in whole minutes, beside its word count.";
 
 const PROGRAM: &str = r#""""Counts the words of a text."""
 
@@ -56,7 +57,10 @@ const WORKFLOW: &str = "name: tests\non: [push, pull_request]\njobs:\n  unittest
 pub(super) fn seed(bot: &str) -> Seed {
     Seed::new(REPOSITORY)
         .public()
-        .file("README.md", "# wordcount\n\n`python3 wordcount.py < text` prints how many words a text has.\n")
+        .file(
+            "README.md",
+            "# wordcount\n\n`python3 wordcount.py < text` prints how many words a text has.\n",
+        )
         .file("wordcount.py", PROGRAM)
         .file("test_wordcount.py", TESTS)
         .file(".github/workflows/tests.yml", WORKFLOW)
@@ -81,21 +85,32 @@ pub(super) fn script() -> Script {
             Reply::empty()
                 .and_text("I look at the code and its tests first.")
                 .and_call(call::bash("cat wordcount.py test_wordcount.py")),
-            Reply::empty().and_text("One thing the code does not settle.").and_call(call::ask_user_question(
-                QUESTION,
-                "Reading speed",
-                &[(careful, "A careful reader, safe for technical texts"), (fast, "A fluent reader, usual for prose")],
-            )),
+            Reply::empty()
+                .and_text("One thing the code does not settle.")
+                .and_call(call::ask_user_question(
+                    QUESTION,
+                    "Reading speed",
+                    &[
+                        (careful, "A careful reader, safe for technical texts"),
+                        (fast, "A fluent reader, usual for prose"),
+                    ],
+                )),
             Reply::call(call::write_plan(&plan(careful, ""))),
             Reply::call(call::exit_plan_mode()),
         ],
     ));
     for speed in [fast, careful] {
-        let revised = plan(speed, "\n## What changed in this revision\n\nYou asked: {{re:## What they ask for\\s+(.+)}}\n");
+        let revised = plan(
+            speed,
+            "\n## What changed in this revision\n\nYou asked: {{re:## What they ask for\\s+(.+)}}\n",
+        );
         let said = format!("{speed} words a minute");
         rules.push(Rule::sequence(
             when::prompt(REVISE).and(when::prompt(&said)),
-            vec![Reply::call(call::write_plan(&revised)), Reply::call(call::exit_plan_mode())],
+            vec![
+                Reply::call(call::write_plan(&revised)),
+                Reply::call(call::exit_plan_mode()),
+            ],
         ));
         rules.push(Rule::sequence(
             when::prompt(IMPLEMENT).and(when::prompt(&said)),
@@ -140,23 +155,40 @@ fn plan(speed: &str, more: &str) -> String {
 
 fn implement(speed: &str, right: bool) -> ToolCall {
     let (program, tests, message) = change(speed, right);
-    commit(&[("wordcount.py", &program), ("test_wordcount.py", &tests)], message)
+    commit(
+        &[("wordcount.py", &program), ("test_wordcount.py", &tests)],
+        message,
+    )
 }
 
 /// The program and its tests after the implementation, and what the commit says.
 fn change(speed: &str, right: bool) -> (String, String, &'static str) {
     let (import, minutes, message) = if right {
-        ("import math\nimport sys\n", "math.ceil(count(text) / WORDS_PER_MINUTE)", "Round the reading time up")
+        (
+            "import math\nimport sys\n",
+            "math.ceil(count(text) / WORDS_PER_MINUTE)",
+            "Round the reading time up",
+        )
     } else {
-        ("import sys\n", "count(text) // WORDS_PER_MINUTE", "Report how long a text takes to read")
+        (
+            "import sys\n",
+            "count(text) // WORDS_PER_MINUTE",
+            "Report how long a text takes to read",
+        )
     };
     let function = format!(
         "\n\ndef reading_minutes(text):\n    \"\"\"Whole minutes that it takes to read a text, rounded up.\"\"\"\n    return {minutes}\n\n\ndef report"
     );
     let program = PROGRAM
-        .replace("import sys\n", &format!("{import}\nWORDS_PER_MINUTE = {speed}\n"))
+        .replace(
+            "import sys\n",
+            &format!("{import}\nWORDS_PER_MINUTE = {speed}\n"),
+        )
         .replace("\n\ndef report", &function)
-        .replace("{count(text)} words\"", "{count(text)} words, {reading_minutes(text)} min to read\"");
+        .replace(
+            "{count(text)} words\"",
+            "{count(text)} words, {reading_minutes(text)} min to read\"",
+        );
     let tests = format!(
         "{TESTS}\n    def test_it_names_the_minutes(self):\n        self.assertIn(\"1 min to read\", wordcount.report(\"one two three\"))\n\n\n\
          class ReadingTest(unittest.TestCase):\n    def test_less_than_a_minute_counts_as_one(self):\n        self.assertEqual(wordcount.reading_minutes(\"word\"), 1)\n\n    \

@@ -37,7 +37,11 @@ pub(super) fn preflight(data: &Path) -> Result<String> {
         memory(),
         disk(data),
         program("git", "git", "install git"),
-        program("sandbox", "bwrap", "install bubblewrap (Debian, Ubuntu, Fedora, Arch: package `bubblewrap`)"),
+        program(
+            "sandbox",
+            "bwrap",
+            "install bubblewrap (Debian, Ubuntu, Fedora, Arch: package `bubblewrap`)",
+        ),
         program("CI of the demo", "python3", "install python3"),
         postgres(),
         claude(),
@@ -52,7 +56,11 @@ pub(super) fn preflight(data: &Path) -> Result<String> {
             }
             Err(lack) => {
                 missing += 1;
-                let _ = writeln!(table, "  FAIL  {:15} {}\n        {:15} to mend it: {}", finding.name, lack.what, "", lack.fix);
+                let _ = writeln!(
+                    table,
+                    "  FAIL  {:15} {}\n        {:15} to mend it: {}",
+                    finding.name, lack.what, "", lack.fix
+                );
             }
         }
     }
@@ -72,11 +80,21 @@ fn missing(what: impl Into<String>, fix: impl Into<String>) -> Missing {
 fn system() -> Finding {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let seen = if cfg!(target_os = "linux") {
-        Ok(format!("Linux {}, {}", release.trim(), std::env::consts::ARCH))
+        Ok(format!(
+            "Linux {}, {}",
+            release.trim(),
+            std::env::consts::ARCH
+        ))
     } else {
-        Err(missing(std::env::consts::OS, "run it in a Linux VM (on Windows: WSL2)"))
+        Err(missing(
+            std::env::consts::OS,
+            "run it in a Linux VM (on Windows: WSL2)",
+        ))
     };
-    Finding { name: "system", seen }
+    Finding {
+        name: "system",
+        seen,
+    }
 }
 
 fn memory() -> Finding {
@@ -90,24 +108,40 @@ fn memory() -> Finding {
     let seen = if free >= MEMORY_MIB {
         Ok(format!("{free} MiB free"))
     } else {
-        Err(missing(format!("{free} MiB free, {MEMORY_MIB} wanted"), "close something large"))
+        Err(missing(
+            format!("{free} MiB free, {MEMORY_MIB} wanted"),
+            "close something large",
+        ))
     };
-    Finding { name: "memory", seen }
+    Finding {
+        name: "memory",
+        seen,
+    }
 }
 
 fn disk(data: &Path) -> Finding {
-    let there = data.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let there = data
+        .ancestors()
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("/"));
     let seen = match statvfs(there) {
         Ok(stat) => {
-            let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size()) / (1024 * 1024);
+            let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size())
+                / (1024 * 1024);
             if free >= DISK_MIB {
                 Ok(format!("{free} MiB free for {}", data.display()))
             } else {
                 let what = format!("{free} MiB free for {}, {DISK_MIB} wanted", data.display());
-                Err(missing(what, "make room, or set MAINLOOP_DATA_DIR to another disk"))
+                Err(missing(
+                    what,
+                    "make room, or set MAINLOOP_DATA_DIR to another disk",
+                ))
             }
         }
-        Err(error) => Err(missing(format!("{}: {error}", there.display()), "set MAINLOOP_DATA_DIR to a folder that you can write")),
+        Err(error) => Err(missing(
+            format!("{}: {error}", there.display()),
+            "set MAINLOOP_DATA_DIR to a folder that you can write",
+        )),
     };
     Finding { name: "disk", seen }
 }
@@ -127,12 +161,22 @@ fn program(name: &'static str, file: &str, fix: &str) -> Finding {
 fn postgres() -> Finding {
     let mut folders: Vec<PathBuf> = Vec::new();
     folders.extend(std::env::var_os("MAINLOOP_POSTGRES_BIN").map(PathBuf::from));
-    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    folders.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
     for place in ["/usr/lib/postgresql", "/usr/local/lib/postgresql"] {
         let versions = std::fs::read_dir(place).into_iter().flatten().flatten();
         folders.extend(versions.map(|entry| entry.path().join("bin")));
     }
-    folders.extend(["/usr/pgsql-18/bin", "/usr/pgsql-17/bin", "/usr/pgsql-16/bin", "/usr/local/pgsql/bin"].map(PathBuf::from));
+    folders.extend(
+        [
+            "/usr/pgsql-18/bin",
+            "/usr/pgsql-17/bin",
+            "/usr/pgsql-16/bin",
+            "/usr/local/pgsql/bin",
+        ]
+        .map(PathBuf::from),
+    );
     let seen = folders
         .into_iter()
         .find(|folder| folder.join("initdb").is_file())
@@ -143,14 +187,20 @@ fn postgres() -> Finding {
                 "install PostgreSQL's server (Debian, Ubuntu: package `postgresql`; Fedora: `postgresql-server`), or set MAINLOOP_POSTGRES_BIN",
             )
         });
-    Finding { name: "PostgreSQL", seen }
+    Finding {
+        name: "PostgreSQL",
+        seen,
+    }
 }
 
 fn claude() -> Finding {
     let seen = claude_path()
         .map(|path| path.display().to_string())
         .map_err(|error| missing(error.to_string(), "run `make claude`"));
-    Finding { name: "Claude Code", seen }
+    Finding {
+        name: "Claude Code",
+        seen,
+    }
 }
 
 fn built() -> Finding {
@@ -158,7 +208,16 @@ fn built() -> Finding {
     let seen = all
         .into_iter()
         .collect::<Result<Vec<_>>>()
-        .map(|paths| paths[0].parent().unwrap_or(Path::new("/")).display().to_string())
+        .map(|paths| {
+            paths[0]
+                .parent()
+                .unwrap_or(Path::new("/"))
+                .display()
+                .to_string()
+        })
         .map_err(|error| missing(error.to_string(), "run `make demo`, which builds it"));
-    Finding { name: "mainloop", seen }
+    Finding {
+        name: "mainloop",
+        seen,
+    }
 }

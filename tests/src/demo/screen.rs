@@ -7,7 +7,12 @@ use mainloop_proto::v1::TaskEvent;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 /// Events that only say how the plane keeps house.
-const QUIET: &[&str] = &["claimed", "worker_connected", "session_started", "wait_elapsed"];
+const QUIET: &[&str] = &[
+    "claimed",
+    "worker_connected",
+    "session_started",
+    "wait_elapsed",
+];
 
 /// The terminal. A pipe that was closed is no reason to stop.
 pub(super) struct Screen {
@@ -35,7 +40,10 @@ impl Screen {
 
     /// A line with the time since the start.
     pub(super) fn stamp(&self, text: &str) {
-        self.line(&format!("[{:5.1} s] {text}", self.start.elapsed().as_secs_f64()));
+        self.line(&format!(
+            "[{:5.1} s] {text}",
+            self.start.elapsed().as_secs_f64()
+        ));
     }
 
     /// Text with a margin, every line of it.

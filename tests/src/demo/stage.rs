@@ -40,7 +40,12 @@ const BOT: &str = "mainloop-bot";
 const POLICY: &str = "no_ci_after_seconds = 20\nwatch_seconds = 2\n";
 
 /// Credentials of a real model, from the environment.
-const REAL: &[&str] = &["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"];
+const REAL: &[&str] = &[
+    "ANTHROPIC_API_KEY",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+];
 
 /// What runs. Dropping it kills all of it; [`Stage::end`] ends it as a user would.
 pub(super) struct Stage {
@@ -59,7 +64,8 @@ impl Stage {
             .tempdir_in(data)
             .context("make the demo's folder")?;
         // PostgreSQL and the harness run as other users where the demo runs as root.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).context("open the demo's folder")?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .context("open the demo's folder")?;
 
         let github = GitHub::start(github::Options {
             port: free_port().await,
@@ -70,7 +76,11 @@ impl Stage {
         let token = format!("ghp_{}", Uuid::new_v4().simple());
         github.add_token(&token, github::Token::classic(BOT));
         github.seed(job::seed(BOT))?;
-        say(&format!("code host (emulated): {}/{}", github.base_url(), job::REPOSITORY));
+        say(&format!(
+            "code host (emulated): {}/{}",
+            github.base_url(),
+            job::REPOSITORY
+        ));
 
         let mut env = vec![("GITHUB_TOKEN".into(), token.into())];
         let model = if real {
@@ -79,10 +89,14 @@ impl Stage {
             None
         } else {
             let key = format!("sk-ant-api03-{}", Uuid::new_v4().simple());
-            let model = Anthropic::start(job::script().accepting(Credential::ApiKey(key.clone()))).await?;
+            let model =
+                Anthropic::start(job::script().accepting(Credential::ApiKey(key.clone()))).await?;
             env.push(("ANTHROPIC_API_KEY".into(), key.into()));
             env.push(("ANTHROPIC_BASE_URL".into(), OsString::from(&model.base_url)));
-            say(&format!("model: SCRIPTED, it plays a part written in advance ({}); `MODEL=real` uses your own key", model.base_url));
+            say(&format!(
+                "model: SCRIPTED, it plays a part written in advance ({}); `MODEL=real` uses your own key",
+                model.base_url
+            ));
             Some(model)
         };
 
@@ -114,7 +128,10 @@ impl Stage {
         ended?;
         if !left.is_empty() {
             let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
-            bail!("these processes outlived the plane and were killed:\n{}", lines.join("\n"));
+            bail!(
+                "these processes outlived the plane and were killed:\n{}",
+                lines.join("\n")
+            );
         }
         Ok(())
     }
@@ -126,13 +143,25 @@ impl Drop for Stage {
     }
 }
 
-fn options(folder: &Path, github: &GitHub, credentials: Vec<(OsString, OsString)>) -> Result<plane::Options> {
+fn options(
+    folder: &Path,
+    github: &GitHub,
+    credentials: Vec<(OsString, OsString)>,
+) -> Result<plane::Options> {
     let mut env: Vec<(OsString, OsString)> = vec![
         ("HOME".into(), folder.into()),
         ("MAINLOOP_CLAUDE".into(), claude_path()?.into()),
         ("MAINLOOP_AGENT".into(), binary(binaries::AGENT)?.into()),
     ];
-    for name in ["PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "MAINLOOP_POSTGRES_BIN", "MAINLOOP_LOG"] {
+    for name in [
+        "PATH",
+        "LANG",
+        "TZ",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "MAINLOOP_POSTGRES_BIN",
+        "MAINLOOP_LOG",
+    ] {
         env.extend(std::env::var_os(name).map(|value| (name.into(), value)));
     }
     env.extend(credentials);
@@ -180,7 +209,11 @@ fn remove_old(data: &Path) {
         let path: PathBuf = entry.path();
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         // The lock of one that still runs is its plane or its workers: leave those alone.
-        if ours && processes::of(&path).iter().all(|process| process.command.contains("postgres")) {
+        if ours
+            && processes::of(&path)
+                .iter()
+                .all(|process| process.command.contains("postgres"))
+        {
             processes::kill_all(&path);
             let _ = fs::remove_dir_all(&path);
         }

@@ -78,15 +78,28 @@ impl Item {
             item_id: self.seen.id.clone(),
             revision: self.seen.revision,
             action: action.into(),
-            text: if answers.is_empty() { text.to_owned() } else { String::new() },
+            text: if answers.is_empty() {
+                text.to_owned()
+            } else {
+                String::new()
+            },
             answers,
         };
-        self.scene.client.inbox().resolve_inbox_item(request).await?;
+        self.scene
+            .client
+            .inbox()
+            .resolve_inbox_item(request)
+            .await?;
         Ok(())
     }
 
     /// Fails unless the plane refuses this with `code`.
-    pub async fn expect_refusal(&self, action: InboxAction, text: &str, code: Code) -> Result<Status> {
+    pub async fn expect_refusal(
+        &self,
+        action: InboxAction,
+        text: &str,
+        code: Code,
+    ) -> Result<Status> {
         match self.try_resolve(action, text).await {
             Ok(()) => anyhow::bail!("{} of an item was taken, not refused", action.as_str_name()),
             Err(status) if status.code() == code => Ok(status),

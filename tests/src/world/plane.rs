@@ -65,7 +65,12 @@ impl Plane {
             }
         })
         .await?
-        .map_err(|status| anyhow::anyhow!("the plane ended with {status}; its log:\n{}", tail(&options.log, 30)))?;
+        .map_err(|status| {
+            anyhow::anyhow!(
+                "the plane ended with {status}; its log:\n{}",
+                tail(&options.log, 30)
+            )
+        })?;
         Ok(plane)
     }
 
@@ -114,7 +119,10 @@ impl Plane {
         }
         match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => status.context("wait for the plane"),
-            Err(_) => bail!("the plane did not end within {limit:?} after SIGINT; its log:\n{}", tail(&self.log, 30)),
+            Err(_) => bail!(
+                "the plane did not end within {limit:?} after SIGINT; its log:\n{}",
+                tail(&self.log, 30)
+            ),
         }
     }
 

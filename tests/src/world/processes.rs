@@ -66,7 +66,10 @@ pub fn all() -> impl Iterator<Item = i32> {
 /// Arguments of a process, separated by blanks; empty where it has ended.
 pub fn command(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+    String::from_utf8_lossy(&bytes)
+        .replace('\0', " ")
+        .trim()
+        .to_owned()
 }
 
 fn belongs(pid: i32, mark: &str) -> bool {
@@ -78,5 +81,6 @@ fn belongs(pid: i32, mark: &str) -> bool {
     arguments.contains(mark)
         || fs::read_link(format!("/proc/{pid}/cwd"))
             .is_ok_and(|cwd| cwd.to_string_lossy().contains(mark))
-        || fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(mark))
+        || fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+            .is_ok_and(|mounts| mounts.contains(mark))
 }

@@ -31,16 +31,30 @@ impl Scene {
 
     /// What a failure shows beside its own words.
     pub fn report(&self) -> String {
-        let mut text = format!("the plane's log ends:\n{}\n", indented(&tail(&self.log, 25)));
+        let mut text = format!(
+            "the plane's log ends:\n{}\n",
+            indented(&tail(&self.log, 25))
+        );
         for worker in self.workers() {
             let log = worker.join("agent.log");
-            let _ = writeln!(text, "{} ends:\n{}", log.display(), indented(&tail(&log, 25)));
+            let _ = writeln!(
+                text,
+                "{} ends:\n{}",
+                log.display(),
+                indented(&tail(&log, 25))
+            );
         }
-        let Some(model) = &self.model else { return text };
+        let Some(model) = &self.model else {
+            return text;
+        };
         let _ = writeln!(text, "the model saw last:");
         let requests = model.requests();
         for request in &requests[requests.len().saturating_sub(12)..] {
-            let _ = writeln!(text, "  {} {} -> {} {}", request.method, request.target, request.status, request.answer);
+            let _ = writeln!(
+                text,
+                "  {} {} -> {} {}",
+                request.method, request.target, request.status, request.answer
+            );
         }
         for problem in model.problems() {
             let _ = writeln!(text, "the script did not fit: {problem}");

@@ -69,7 +69,10 @@ pub fn subtract(right: bool) -> ToolCall {
     } else {
         (WRONG, "Add subtract")
     };
-    commit(&[("calc.py", body), ("test_subtract.py", SUBTRACT_TEST)], message)
+    commit(
+        &[("calc.py", body), ("test_subtract.py", SUBTRACT_TEST)],
+        message,
+    )
 }
 
 /// Writes the first plan and presents it.

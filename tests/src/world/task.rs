@@ -4,8 +4,9 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use mainloop_proto::v1::{
-    self, CancelTaskRequest, ConfirmTaskRequest, GetInboxItemRequest, GetTaskRequest, InboxItemKind,
-    RetryTaskRequest, SayToTaskRequest, TaskEvent, TaskState, WatchTaskRequest, WatchTaskResponse,
+    self, CancelTaskRequest, ConfirmTaskRequest, GetInboxItemRequest, GetTaskRequest,
+    InboxItemKind, RetryTaskRequest, SayToTaskRequest, TaskEvent, TaskState, WatchTaskRequest,
+    WatchTaskResponse,
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::Code;
@@ -129,7 +130,10 @@ impl Task {
         .await;
         match waited {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => bail!("the follower ended while waiting for {what}\n{}", self.report()),
+            Ok(None) => bail!(
+                "the follower ended while waiting for {what}\n{}",
+                self.report()
+            ),
             Err(_) => bail!("waited {PATIENCE:?} for {what}\n{}", self.report()),
         }
     }
@@ -171,7 +175,10 @@ impl Task {
             })
             .await?;
         found.with_context(|| {
-            format!("the task settled without {count} events {kind:?}\n{}", self.report())
+            format!(
+                "the task settled without {count} events {kind:?}\n{}",
+                self.report()
+            )
         })
     }
 
@@ -182,7 +189,11 @@ impl Task {
         loop {
             let open = self
                 .wait(&format!("{what} (passed over {seen:?})"), |view| {
-                    let new = view.task.open_items.iter().find(|open| !seen.contains(*open));
+                    let new = view
+                        .task
+                        .open_items
+                        .iter()
+                        .find(|open| !seen.contains(*open));
                     match new {
                         Some(open) => Some(Some(open.clone())),
                         None => is_settled(view.task.state()).then_some(None),
@@ -234,17 +245,26 @@ impl Task {
 
     /// Waits for the plan and sends it back.
     pub async fn revise(&self, words: &str) -> Result<()> {
-        self.expect_item(InboxItemKind::Plan).await?.revise(words).await
+        self.expect_item(InboxItemKind::Plan)
+            .await?
+            .revise(words)
+            .await
     }
 
     /// Waits for the plan and rejects it.
     pub async fn reject(&self) -> Result<()> {
-        self.expect_item(InboxItemKind::Plan).await?.reject("not wanted").await
+        self.expect_item(InboxItemKind::Plan)
+            .await?
+            .reject("not wanted")
+            .await
     }
 
     /// Waits for a question and answers it.
     pub async fn answer(&self, words: &str) -> Result<()> {
-        self.expect_item(InboxItemKind::Question).await?.answer(words).await
+        self.expect_item(InboxItemKind::Question)
+            .await?
+            .answer(words)
+            .await
     }
 
     /// Guides the running worker.
@@ -308,7 +328,11 @@ impl Task {
         let _ = writeln!(text, "events ({skipped} older ones left out):");
         for event in &view.events[skipped..] {
             let ignored = if event.ignored { " (ignored)" } else { "" };
-            let _ = writeln!(text, "  {} {}{ignored}: {} [{}, attempt {}]", event.seq, event.kind, event.text, event.actor, event.attempt);
+            let _ = writeln!(
+                text,
+                "  {} {}{ignored}: {} [{}, attempt {}]",
+                event.seq, event.kind, event.text, event.actor, event.attempt
+            );
         }
         drop(view);
         text.push_str(&self.scene.report());

@@ -19,7 +19,9 @@ fn without_ci() -> Vec<(&'static str, &'static str)> {
 async fn what_ci_finds_is_shown_to_the_model_and_mended() -> Result<()> {
     let world = World::scripted(script::red_then_green()).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     let prompts: Vec<String> = world
@@ -49,20 +51,35 @@ async fn the_same_failure_twice_asks_a_person() -> Result<()> {
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(vec![script::subtract(false)], "Done."),
-            script::fixing(vec![note("{{re:this is attempt (\\d+ of \\d+)}}\n")], "Mended, I think."),
+            script::fixing(
+                vec![note("{{re:this is attempt (\\d+ of \\d+)}}\n")],
+                "Mended, I think.",
+            ),
         ],
     ));
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
     task.approve().await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert!(item.seen.body.contains("in the same way"), "{}", item.seen.body);
+    assert!(
+        item.seen.body.contains("in the same way"),
+        "{}",
+        item.seen.body
+    );
     assert_eq!(task.now().state(), TaskState::Blocked);
     item.reject("not worth it").await?;
     task.expect_state(TaskState::Failed).await?;
     world.expect_no_worker().await?;
-    let drafts = world.github().read(|site| site.repo("ada/calc").unwrap().pulls().filter(|(_, pull)| pull.draft).count());
+    let drafts = world.github().read(|site| {
+        site.repo("ada/calc")
+            .unwrap()
+            .pulls()
+            .filter(|(_, pull)| pull.draft)
+            .count()
+    });
     assert_eq!(drafts, 1, "what never became green stays a draft");
     world.end().await
 }
@@ -71,11 +88,19 @@ async fn the_same_failure_twice_asks_a_person() -> Result<()> {
 async fn without_any_check_a_person_decides() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &without_ci())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
     task.approve().await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert!(item.seen.title.starts_with("No CI"), "{}", item.seen.title);
-    let drafts = world.github().read(|site| site.repo("ada/calc").unwrap().pulls().filter(|(_, pull)| pull.draft).count());
+    let drafts = world.github().read(|site| {
+        site.repo("ada/calc")
+            .unwrap()
+            .pulls()
+            .filter(|(_, pull)| pull.draft)
+            .count()
+    });
     assert_eq!(drafts, 1, "no checks is not success");
     item.approve().await?;
     task.expect_state(TaskState::Ready).await?;
@@ -87,9 +112,14 @@ async fn policy_can_refuse_a_repository_without_checks() -> Result<()> {
     let settings = Settings::script(script::good_day()).limits("no_ci = 'fail'");
     let world = World::with(settings).await?;
     let repo = world.repo("calc", &without_ci())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
     task.approve().await?;
     let failed = task.expect_state(TaskState::Failed).await?;
-    assert_eq!(failed.failure.unwrap_or_default().class(), mainloop_proto::v1::FailureClass::Ci);
+    assert_eq!(
+        failed.failure.unwrap_or_default().class(),
+        mainloop_proto::v1::FailureClass::Ci
+    );
     world.end().await
 }

@@ -10,49 +10,98 @@ use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
-    let plan = |n: u32| format!("# Add subtract, version {n}\n\nThe calculator learns to subtract.\n");
+    let plan =
+        |n: u32| format!("# Add subtract, version {n}\n\nThe calculator learns to subtract.\n");
     let script = Script::new().with(Conversation::rules(
         "revised",
         when::always(),
         vec![
             script::planning(&plan(1)),
-            Rule::sequence(when::prompt(script::REVISE).and(when::prompt("Name the risks.")), script::present(&plan(3))),
-            Rule::sequence(when::prompt(script::REVISE).and(when::prompt("Shorter.")), script::present(&plan(2))),
+            Rule::sequence(
+                when::prompt(script::REVISE).and(when::prompt("Name the risks.")),
+                script::present(&plan(3)),
+            ),
+            Rule::sequence(
+                when::prompt(script::REVISE).and(when::prompt("Shorter.")),
+                script::present(&plan(2)),
+            ),
             script::implementing(vec![script::subtract(true)], "Done."),
         ],
     ));
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
 
     let first = task.expect_item(InboxItemKind::Plan).await?;
     assert_eq!(first.seen.body, plan(1));
     first.revise("Shorter.").await?;
-    task.wait("plan 2", |view| view.task.plan.as_ref().filter(|plan| plan.revision == 2).map(|_| ())).await?;
+    task.wait("plan 2", |view| {
+        view.task
+            .plan
+            .as_ref()
+            .filter(|plan| plan.revision == 2)
+            .map(|_| ())
+    })
+    .await?;
     let second = task.expect_item(InboxItemKind::Plan).await?;
     assert_eq!(second.seen.body, plan(2));
     assert_eq!(second.seen.previous_body, plan(1));
     second.revise("Name the risks.").await?;
-    task.wait("plan 3", |view| view.task.plan.as_ref().filter(|plan| plan.revision == 3).map(|_| ())).await?;
+    task.wait("plan 3", |view| {
+        view.task
+            .plan
+            .as_ref()
+            .filter(|plan| plan.revision == 3)
+            .map(|_| ())
+    })
+    .await?;
     let third = task.expect_item(InboxItemKind::Plan).await?;
     assert_eq!(third.seen.body, plan(3));
 
-    let refused = second.expect_refusal(InboxAction::Approve, "", Code::Aborted).await?;
-    assert!(refused.message().contains(&third.seen.revision.to_string()), "it names the newest: {refused}");
-    assert_eq!(task.now().state(), TaskState::PlanReview, "the old approval changed nothing");
+    let refused = second
+        .expect_refusal(InboxAction::Approve, "", Code::Aborted)
+        .await?;
+    assert!(
+        refused.message().contains(&third.seen.revision.to_string()),
+        "it names the newest: {refused}"
+    );
+    assert_eq!(
+        task.now().state(),
+        TaskState::PlanReview,
+        "the old approval changed nothing"
+    );
     third.approve().await?;
     task.expect_state(TaskState::Ready).await?;
 
-    let carried_out = world.model().requests().iter().filter(|seen| seen.is_message()).any(|seen| {
-        let request = seen.request();
-        request.prompt().contains(script::IMPLEMENT) && request.prompt().contains(&plan(3))
-    });
+    let carried_out = world
+        .model()
+        .requests()
+        .iter()
+        .filter(|seen| seen.is_message())
+        .any(|seen| {
+            let request = seen.request();
+            request.prompt().contains(script::IMPLEMENT) && request.prompt().contains(&plan(3))
+        });
     assert!(carried_out, "the third plan is what the model was given");
     world.github().read(|site| {
         let repo = site.repo("ada/calc").unwrap();
-        let issues: Vec<_> = repo.issues.values().filter(|issue| issue.pull.is_none()).collect();
+        let issues: Vec<_> = repo
+            .issues
+            .values()
+            .filter(|issue| issue.pull.is_none())
+            .collect();
         assert_eq!(issues.len(), 1, "one issue through all revisions");
-        assert!(issues[0].body.as_deref().unwrap_or_default().contains("version 3"), "{:?}", issues[0].body);
+        assert!(
+            issues[0]
+                .body
+                .as_deref()
+                .unwrap_or_default()
+                .contains("version 3"),
+            "{:?}",
+            issues[0].body
+        );
     });
     world.end().await
 }
@@ -61,7 +110,9 @@ async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
 async fn a_rejected_plan_ends_the_task_without_a_push() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
     task.reject().await?;
     task.expect_state(TaskState::Declined).await?;
     world.expect_no_worker().await?;
@@ -88,14 +139,19 @@ async fn a_question_is_answered_and_the_answer_reaches_the_model() -> Result<()>
             Rule::sequence(when::prompt(script::PLAN), replies),
             script::steps(
                 when::prompt(script::IMPLEMENT),
-                vec![call::ask_human("May I add a test file?", &["Yes", "No"]), script::subtract(true)],
+                vec![
+                    call::ask_human("May I add a test file?", &["Yes", "No"]),
+                    script::subtract(true),
+                ],
                 "Done.",
             ),
         ],
     ));
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
 
     let asked = task.expect_item(InboxItemKind::Question).await?;
     assert_eq!(task.now().state(), TaskState::Question);
@@ -106,7 +162,9 @@ async fn a_question_is_answered_and_the_answer_reaches_the_model() -> Result<()>
     task.approve().await?;
     let again = task.expect_item(InboxItemKind::Question).await?;
     assert_eq!(again.seen.questions[0].text, "May I add a test file?");
-    again.answer("Yes, but only one, and call it test_subtract.py").await?;
+    again
+        .answer("Yes, but only one, and call it test_subtract.py")
+        .await?;
     task.expect_state(TaskState::Ready).await?;
 
     let results: Vec<String> = world
@@ -114,10 +172,26 @@ async fn a_question_is_answered_and_the_answer_reaches_the_model() -> Result<()>
         .requests()
         .iter()
         .filter(|seen| seen.is_message())
-        .flat_map(|seen| seen.request().outcomes().into_iter().map(|outcome| outcome.text.clone()).collect::<Vec<_>>())
+        .flat_map(|seen| {
+            seen.request()
+                .outcomes()
+                .into_iter()
+                .map(|outcome| outcome.text.clone())
+                .collect::<Vec<_>>()
+        })
         .collect();
-    assert!(results.iter().any(|text| text.contains("Is the result ever negative?") && text.contains("Yes")), "{results:?}");
-    assert!(results.iter().any(|text| text.contains("only one, and call it test_subtract.py")), "{results:?}");
+    assert!(
+        results
+            .iter()
+            .any(|text| text.contains("Is the result ever negative?") && text.contains("Yes")),
+        "{results:?}"
+    );
+    assert!(
+        results
+            .iter()
+            .any(|text| text.contains("only one, and call it test_subtract.py")),
+        "{results:?}"
+    );
     world.end().await
 }
 
@@ -126,7 +200,11 @@ async fn an_issue_of_a_person_is_the_start_and_gets_one_comment() -> Result<()> 
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
     let body = "Please teach it to subtract. The magic word is heliotrope.";
-    let number = world.github().person(PERSON).open_issue("ada/calc", "Subtraction is missing", body)?;
+    let number =
+        world
+            .github()
+            .person(PERSON)
+            .open_issue("ada/calc", "Subtraction is missing", body)?;
     let task = world
         .create(CreateTaskRequest {
             repository_url: repo,
@@ -140,12 +218,31 @@ async fn an_issue_of_a_person_is_the_start_and_gets_one_comment() -> Result<()> 
     world.github().read(|site| {
         let repo = site.repo("ada/calc").unwrap();
         let issue = &repo.issues[&number];
-        assert_eq!(issue.body.as_deref(), Some(body), "a person's words are not touched");
-        let plans = issue.comments.iter().filter(|comment| comment.body.contains("The calculator learns to subtract.")).count();
+        assert_eq!(
+            issue.body.as_deref(),
+            Some(body),
+            "a person's words are not touched"
+        );
+        let plans = issue
+            .comments
+            .iter()
+            .filter(|comment| comment.body.contains("The calculator learns to subtract."))
+            .count();
         assert_eq!(plans, 1, "{:?}", issue.comments);
-        assert_eq!(repo.issues.values().filter(|issue| issue.pull.is_none()).count(), 1, "no other issue");
+        assert_eq!(
+            repo.issues
+                .values()
+                .filter(|issue| issue.pull.is_none())
+                .count(),
+            1,
+            "no other issue"
+        );
     });
-    let read = world.model().requests().iter().any(|seen| seen.is_message() && seen.request().prompt().contains("heliotrope"));
+    let read = world
+        .model()
+        .requests()
+        .iter()
+        .any(|seen| seen.is_message() && seen.request().prompt().contains("heliotrope"));
     assert!(read, "the issue's text is in the prompt");
     world.end().await
 }
@@ -166,9 +263,15 @@ async fn nothing_to_change_completes_the_task() -> Result<()> {
     let task = world.submit(&repo, "Teach the calculator to add.").await?;
     let done = task.expect_state(TaskState::Completed).await?;
     assert_eq!(done.completion(), Completion::NoChange);
-    assert!(done.summary.contains("subtracts already"), "{}", done.summary);
+    assert!(
+        done.summary.contains("subtracts already"),
+        "{}",
+        done.summary
+    );
     world.expect_no_worker().await?;
-    world.github().read(|site| assert!(site.repo("ada/calc").unwrap().pushes.is_empty()));
+    world
+        .github()
+        .read(|site| assert!(site.repo("ada/calc").unwrap().pushes.is_empty()));
     world.end().await
 }
 
@@ -188,12 +291,17 @@ async fn guidance_in_mid_run_reaches_the_model() -> Result<()> {
                     Reply::text("Done."),
                 ],
             ),
-            Rule::reply(when::prompt("Mind the parentheses."), Reply::text("I mind them.")),
+            Rule::reply(
+                when::prompt("Mind the parentheses."),
+                Reply::text("I mind them."),
+            ),
         ],
     ));
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, "Teach the calculator to subtract.").await?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
     task.approve().await?;
     gate.reached().await?;
     task.say("Mind the parentheses.").await?;
@@ -219,15 +327,31 @@ async fn the_same_request_twice_makes_one_task() -> Result<()> {
         description: "Teach the calculator to subtract.".to_owned(),
         ..CreateTaskRequest::default()
     };
-    let first = world.client().tasks().create_task(request.clone()).await?.into_inner();
-    let second = world.client().tasks().create_task(request.clone()).await?.into_inner();
+    let first = world
+        .client()
+        .tasks()
+        .create_task(request.clone())
+        .await?
+        .into_inner();
+    let second = world
+        .client()
+        .tasks()
+        .create_task(request.clone())
+        .await?
+        .into_inner();
     assert!(!first.existed && second.existed);
-    assert_eq!(first.task.context("a task")?.id, second.task.context("a task")?.id);
+    assert_eq!(
+        first.task.context("a task")?.id,
+        second.task.context("a task")?.id
+    );
     let other = CreateTaskRequest {
         description: "Something else.".to_owned(),
         ..request
     };
     let refused = world.client().tasks().create_task(other).await;
-    assert!(refused.is_err(), "the same id with other content is refused");
+    assert!(
+        refused.is_err(),
+        "the same id with other content is refused"
+    );
     world.end().await
 }
