@@ -23,6 +23,7 @@ use mainloop_proto::v1::{
     StreamTaskLogsRequest, StreamTaskLogsResponse, WatchInboxRequest, WatchInboxResponse,
 };
 use ratatui::DefaultTerminal;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_stream::StreamMap;
 use tonic::{Response, Status, Streaming};
@@ -95,7 +96,7 @@ struct Loop {
 impl Loop {
     fn new(target: Target, client: Client, stream: Streaming<WatchInboxResponse>) -> Self {
         Self {
-            model: Model::new(target.address.to_string()),
+            model: Model::new(),
             target,
             client,
             changes: Some(stream),
@@ -106,6 +107,9 @@ impl Loop {
 
     async fn run(mut self, terminal: &mut DefaultTerminal) -> anyhow::Result<()> {
         let mut events = EventStream::new();
+        // A screen that is left behind raw is of no use to anybody.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drawn = Instant::now() - FRAME;
@@ -135,6 +139,8 @@ impl Loop {
                     }
                 }
                 Some(reply) = self.calls.next(), if !self.calls.is_empty() => self.reply(reply)?,
+                _ = terminate.recv() => return Ok(()),
+                _ = hang_up.recv() => return Ok(()),
                 _ = tick.tick() => {}
             }
             dirty = true;

@@ -17,6 +17,7 @@ pub mod pool;
 pub mod pulls;
 pub mod read;
 pub mod rows;
+pub mod say;
 pub mod tokens;
 pub mod transition;
 pub mod words;
@@ -27,7 +28,6 @@ use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 pub use nudge::Nudge;
 pub use pool::Store;
-pub use read::TaskView;
 pub use rows::TaskRow;
 pub use transition::{Applied, Facts, Item, Occurrence};
 
@@ -109,6 +109,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         logs::STATEMENTS,
         pulls::STATEMENTS,
         read::STATEMENTS,
+        say::STATEMENTS,
         tokens::STATEMENTS,
         transition::STATEMENTS,
     ]
@@ -170,3 +171,6 @@ pub async fn query(
         .await
         .map_err(Error::on(what))
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,10 @@ pub async fn rescue(
         }
         lease.renew(&store, replica).await;
         if let Err(error) = rescue_once(&store, lost_after).await {
-            tracing::warn!(error = errors::chain(&error), "could not look for lost attempts");
+            tracing::warn!(
+                error = errors::chain(&error),
+                "could not look for lost attempts"
+            );
         }
     }
     if let Err(error) = store.drop_lease(replica).await {

@@ -63,7 +63,9 @@ impl Lease {
                 let until = i64::try_from((asked + LEASE).as_millis()).unwrap_or(i64::MAX);
                 self.valid_until_millis.store(until, Ordering::Relaxed);
             }
-            Err(error) => tracing::warn!(error = errors::chain(&error), "could not renew the lease"),
+            Err(error) => {
+                tracing::warn!(error = errors::chain(&error), "could not renew the lease")
+            }
         }
     }
 

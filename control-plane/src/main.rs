@@ -1,1 +1,69 @@
-fn main() {}
+//! The `mainloop-control-plane` binary.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use mainloop_control_plane::{
+    app,
+    args::{Args, Command, LogFormat},
+    config::Config,
+    errors,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code for a configuration that is refused, as for a command line that is.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // An error means that a provider is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match Args::parse().command {
+        Command::Serve(options) => {
+            let config = match Config::load(&options) {
+                Ok(config) => config,
+                Err(error) => return refuse(&error),
+            };
+            log(config.log);
+            let runtime = match tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => return refuse(&error),
+            };
+            match runtime.block_on(app::serve(config)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error @ app::Error::Missing(_)) => refuse(&error),
+                Err(error) => {
+                    tracing::error!("{}", errors::chain(&error));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Command::Check { .. } => ExitCode::FAILURE,
+    }
+}
+
+fn refuse(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    use std::io::Write;
+
+    for line in errors::chain(error).lines() {
+        // Nobody to tell when standard error is gone.
+        let _ = writeln!(std::io::stderr(), "mainloop: {line}");
+    }
+    ExitCode::from(USAGE)
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("MAINLOOP_LOG").unwrap_or_else(|_| {
+        EnvFilter::new("info,octocrab=off,tokio_postgres=warn,refinery_core=warn")
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

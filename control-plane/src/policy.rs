@@ -6,8 +6,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use mainloop_proto::v1::{ModelPrice, WorkerPolicy};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -409,6 +411,62 @@ fn is_network(text: &str) -> bool {
     };
     bits.parse::<u8>()
         .is_ok_and(|bits| bits <= if address.is_ipv4() { 32 } else { 128 })
+}
+
+impl Policy {
+    /// How long an attempt may be out of touch.
+    pub fn lost_after(&self) -> Duration {
+        Duration::from_secs(self.lost_after_seconds.into())
+    }
+
+    /// Pause between two looks at the same pull request.
+    pub fn watch_interval(&self) -> Duration {
+        Duration::from_secs(self.watch_seconds.into())
+    }
+
+    /// Models that tasks may name, by alias.
+    pub fn model_names(&self) -> Vec<String> {
+        self.models.keys().cloned().collect()
+    }
+
+    /// The toolchains as the worker agent reads them.
+    pub fn toolchains_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.toolchains).expect("toolchains are plain data")
+    }
+}
+
+/// What the worker of a task with this snapshot needs of its policy.
+pub fn worker_policy(snapshot: &serde_json::Value) -> WorkerPolicy {
+    let policy = Policy::of_snapshot(snapshot);
+    let seconds = |seconds: u32| i32::try_from(seconds).unwrap_or(i32::MAX);
+    let mut models = Vec::new();
+    let mut prices = Vec::new();
+    for model in policy.models.values() {
+        for name in &model.wire {
+            models.push(name.clone());
+            prices.push(ModelPrice {
+                prefix: name.trim_end_matches('*').to_owned(),
+                input: micros(model.input_usd),
+                output: micros(model.output_usd),
+                cache_read: micros(model.cache_read_usd.unwrap_or(model.input_usd * 0.1)),
+                cache_write_5m: micros(model.cache_write_5m_usd.unwrap_or(model.input_usd * 1.25)),
+                cache_write_1h: micros(model.cache_write_1h_usd.unwrap_or(model.input_usd * 2.0)),
+            });
+        }
+    }
+    // The first match counts, so the longest prefix comes first.
+    prices.sort_by_key(|price| std::cmp::Reverse(price.prefix.len()));
+    WorkerPolicy {
+        models,
+        prices,
+        hosts: policy.hosts,
+        allow_networks: policy.allow_networks,
+        setup_seconds: seconds(policy.setup_seconds),
+        no_ci_after_seconds: seconds(policy.no_ci_after_seconds),
+        committer_name: policy.committer.name,
+        committer_email: policy.committer.email,
+        close_issue_on_merge: policy.close_issue_on_merge,
+    }
 }
 
 /// US dollars in millionths; policy's bounds keep it far from the limits of the type.

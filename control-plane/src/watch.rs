@@ -67,7 +67,10 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = errors::chain(&error), "could not read watched pull requests");
+                    tracing::warn!(
+                        error = errors::chain(&error),
+                        "could not read watched pull requests"
+                    );
                 }
             }
         }
@@ -85,7 +88,7 @@ impl Watch {
             Ok(Conditional::NotModified) => Ok(()),
             Ok(Conditional::Changed { pull, etag }) => {
                 let event = match pull.state {
-                    PullState::Merged => Some(Event::PullMerged),
+                    PullState::Merged { .. } => Some(Event::PullMerged),
                     PullState::Closed => Some(Event::PullClosed),
                     PullState::Open => None,
                 };
@@ -124,7 +127,7 @@ impl Watch {
             owner: watched.owner.clone(),
             name: watched.name.clone(),
         };
-        let client = Client::new(&self.options.api, repo, self.options.token.clone())?;
+        let client = Client::new(&self.options.api, repo, &self.options.token)?;
         self.clients.insert(key, client.clone());
         Ok(client)
     }

@@ -1,4 +1,6 @@
 pub mod anthropic;
 pub mod claude;
+pub mod demo;
 pub mod git_http;
 pub mod github;
+pub mod world;

@@ -1,24 +1,27 @@
 //! The screen, as a function of the model.
 
+mod list;
+mod paint;
+
 use jiff::Timestamp;
-use mainloop_proto::v1::{InboxAction, InboxGroup, Step};
+use mainloop_proto::v1::InboxAction;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Margin, Rect},
-    style::{Color, Modifier, Style as Look},
     text::{Line, Span},
     widgets::{Block, Clear, Paragraph},
 };
 
+use self::paint::{folded, look};
 use super::{
-    model::{Entry, Model, Purpose, Tone},
+    model::{Model, Purpose, Tone},
     page::Page,
-    rows::{GROUPS, Row},
+    rows::GROUPS,
 };
 use crate::{
-    commands, format,
+    commands,
     output::style::{self, Palette, Style},
-    text, words,
+    words,
 };
 
 /// Columns that a page's text takes at most.
@@ -52,7 +55,7 @@ pub(super) fn draw(frame: &mut Frame, model: &mut Model, now: Timestamp) {
         let inner = body.inner(Margin::new(1, 0));
         frame.render_widget(item(page, inner, now), inner);
     } else {
-        frame.render_widget(list(model, body, now), body);
+        frame.render_widget(list::draw(model, body, now), body);
     }
     let (line, cursor) = message(model);
     if let Some(column) = cursor {
@@ -84,189 +87,11 @@ fn header(model: &Model) -> Line<'static> {
     }
     if !model.connected {
         spans.push(Span::styled(
-            format!("   {} does not answer; trying again", model.address),
+            "   the plane does not answer; trying again",
             look(Style::Red),
         ));
     }
     Line::from(spans)
-}
-
-fn list<'a>(model: &mut Model, area: Rect, now: Timestamp) -> Paragraph<'a> {
-    let columns = usize::from(area.width);
-    let mut lines = Vec::new();
-    let mut chosen = 0..0;
-    for group in GROUPS {
-        let rows: Vec<&Row> = model.rows.iter().filter(|row| row.group == group).collect();
-        if rows.is_empty() {
-            continue;
-        }
-        lines.push(Line::default());
-        lines.push(Line::styled(
-            format!(" {}", words::group(group)),
-            look(style::of_group(group)),
-        ));
-        for row in rows {
-            let Some(entry) = model.entries.get(&row.key.task) else {
-                continue;
-            };
-            let selected = model.selected.as_ref() == Some(&row.key);
-            let start = lines.len();
-            let mut line = summary(row, entry, model.is_open(&row.key.task), columns, now);
-            if selected {
-                line = line.style(Look::new().add_modifier(Modifier::REVERSED));
-            }
-            lines.push(line);
-            if let Some(log) = model.open.get(&row.key.task) {
-                lines.extend(details(entry).into_iter().map(|line| fit(line, columns)));
-                for text in &log.lines {
-                    lines.push(fit(
-                        Line::styled(format!("      {text}"), look(Style::Dim)),
-                        columns,
-                    ));
-                }
-            }
-            if selected {
-                chosen = start..lines.len();
-            }
-        }
-    }
-    if lines.is_empty() {
-        let words = if model.caught_up {
-            " Nothing here yet. `mainloop task create` proposes a task."
-        } else {
-            " …"
-        };
-        lines.push(Line::default());
-        lines.push(Line::styled(words, look(Style::Dim)));
-    }
-    let height = usize::from(area.height);
-    model.offset = kept_in_sight(model.offset, &chosen, height, lines.len());
-    Paragraph::new(
-        lines
-            .into_iter()
-            .skip(model.offset)
-            .take(height)
-            .collect::<Vec<_>>(),
-    )
-}
-
-/// The offset that shows the selected lines, its first one before all others, and moves as little as it can.
-fn kept_in_sight(
-    offset: usize,
-    chosen: &std::ops::Range<usize>,
-    height: usize,
-    lines: usize,
-) -> usize {
-    let mut offset = offset.min(lines.saturating_sub(height));
-    if chosen.end > offset + height {
-        offset = chosen.end - height;
-    }
-    // The two lines above the first row are its heading.
-    if chosen.start <= 2 {
-        return 0;
-    }
-    offset.min(chosen.start)
-}
-
-fn summary(row: &Row, entry: &Entry, open: bool, columns: usize, now: Timestamp) -> Line<'static> {
-    let task = &entry.task;
-    let marker = if open { "▾" } else { "▸" };
-    let repository = task
-        .repository
-        .as_ref()
-        .map_or(String::new(), |repository| {
-            format!("{}/{}", repository.owner, repository.name)
-        });
-    let time = match row.group {
-        InboxGroup::Active => format::since(
-            task.confirm_time.as_ref().or(task.create_time.as_ref()),
-            now,
-        ),
-        InboxGroup::NeedsYou => {
-            let item = entry.items.iter().find(|item| item.id == row.key.item);
-            let opened = item.and_then(|item| item.open_time.as_ref());
-            format::since(opened.or(task.update_time.as_ref()), now)
-        }
-        _ => format::since(task.update_time.as_ref(), now),
-    };
-    let money = format::money(task.cost_micros);
-    let tail = format!(
-        "{:<22}{time:>8}{money:>10} ",
-        text::truncate(&repository, 21)
-    );
-    let head = format!(" {marker} {:<10}", row.name);
-    let state = format!("{:<18}", text::truncate(&row.state, 17));
-    let used = text::width(&head) + text::width(&state) + text::width(&tail);
-    let room = columns.saturating_sub(used);
-    let (title, tail) = if room >= 16 {
-        (text::truncate(&row.title, room - 1), tail)
-    } else {
-        let room = columns.saturating_sub(text::width(&head) + text::width(&state));
-        (text::truncate(&row.title, room), String::new())
-    };
-    let pad = " ".repeat(room.saturating_sub(text::width(&title)));
-    Line::from(vec![
-        Span::styled(head, look(Style::Bold)),
-        Span::styled(state, look(style::of_group(row.group))),
-        Span::raw(format!("{title}{pad}")),
-        Span::styled(tail, look(Style::Dim)),
-    ])
-}
-
-/// What an open row says of its task, above the log.
-fn details(entry: &Entry) -> Vec<Line<'static>> {
-    let task = &entry.task;
-    let mut lines = Vec::new();
-    let mut facts = Vec::new();
-    if task.step() != Step::Unspecified {
-        facts.push(format!("step {}", words::step(task.step())));
-    }
-    if !task.milestone.is_empty() {
-        facts.push(task.milestone.clone());
-    }
-    if let Some(wait) = task.wait.as_ref().filter(|wait| !wait.reason.is_empty()) {
-        facts.push(wait.reason.clone());
-    }
-    facts.push(format!(
-        "{} of {}",
-        format::money(task.cost_micros),
-        format::money(task.budget_micros)
-    ));
-    if task.attempt > 1 {
-        facts.push(format!("attempt {}", task.attempt));
-    }
-    if !task.diffstat.is_empty() {
-        facts.push(task.diffstat.clone());
-    }
-    lines.push(Line::raw(format!("      {}", facts.join(" · "))));
-    if let Some(failure) = &task.failure {
-        lines.push(Line::styled(
-            format!("      {}", failure.message),
-            look(Style::Red),
-        ));
-    }
-    if !task.checks.is_empty() {
-        let mut spans = vec![Span::raw("      ")];
-        for check in &task.checks {
-            let look = look(style::of_check(check.state()));
-            spans.push(Span::styled(
-                format!("{} ", commands::mark(check.state())),
-                look,
-            ));
-            spans.push(Span::raw(format!("{}  ", check.name)));
-        }
-        lines.push(Line::from(spans));
-    }
-    for link in [&task.issue, &task.pull_request].into_iter().flatten() {
-        lines.push(Line::styled(
-            format!("      {}", link.url),
-            look(Style::Dim),
-        ));
-    }
-    for text in task.summary.lines().take(6) {
-        lines.push(Line::raw(format!("      {text}")));
-    }
-    lines
 }
 
 fn item<'a>(page: &mut Page, area: Rect, now: Timestamp) -> Paragraph<'a> {
@@ -282,6 +107,7 @@ fn item<'a>(page: &mut Page, area: Rect, now: Timestamp) -> Paragraph<'a> {
     .lines();
     let lines: Vec<Line> = lines
         .iter()
+        .flat_map(|line| line.split('\n'))
         .flat_map(|line| folded(line, columns))
         .collect();
     let height = usize::from(area.height);
@@ -379,76 +205,4 @@ fn help(frame: &mut Frame) {
         Paragraph::new(HELP).block(Block::bordered().title(" keys ")),
         popup,
     );
-}
-
-/// How a style looks here; without colour where `NO_COLOR` forbids it.
-fn look(style: Style) -> Look {
-    let color = |color| {
-        if Palette::new(true).is_colored() {
-            Look::new().fg(color)
-        } else {
-            Look::new()
-        }
-    };
-    match style {
-        Style::Plain => Look::new(),
-        Style::Bold => Look::new().add_modifier(Modifier::BOLD),
-        Style::Dim => Look::new().add_modifier(Modifier::DIM),
-        Style::Red => color(Color::Red),
-        Style::Green => color(Color::Green),
-        Style::Yellow => color(Color::Yellow),
-        Style::Cyan => color(Color::Cyan),
-    }
-}
-
-/// A line cut to the screen.
-fn fit(line: Line<'static>, columns: usize) -> Line<'static> {
-    let mut room = columns;
-    let mut spans = Vec::new();
-    for span in line.spans {
-        let text = text::truncate(&span.content, room);
-        room -= text::width(&text).min(room);
-        spans.push(Span::styled(text, span.style));
-        if room == 0 {
-            break;
-        }
-    }
-    Line::from(spans).style(line.style)
-}
-
-/// A line painted by `Palette` as lines of the screen, broken where it is too long. The only escape sequences in it are the
-/// palette's: what comes from outside was cleaned.
-fn folded(painted: &str, columns: usize) -> Vec<Line<'static>> {
-    let mut lines = vec![Vec::new()];
-    let mut used = 0;
-    let mut current = Look::new();
-    for (at, part) in painted.split('\u{1b}').enumerate() {
-        let text = match (at, part.split_once('m')) {
-            (1.., Some((code, text))) => {
-                current = look(Palette::style_of(code.trim_start_matches('[')));
-                text
-            }
-            _ => part,
-        };
-        for word in text.split_inclusive(' ') {
-            if used > 0 && used + text::width(word.trim_end()) > columns {
-                lines.push(Vec::new());
-                used = 0;
-            }
-            let mut rest = word;
-            while !rest.is_empty() {
-                let (piece, after) = rest.split_at(text::byte_at_column(rest, columns));
-                if used > 0 && used + text::width(piece.trim_end()) > columns {
-                    lines.push(Vec::new());
-                    used = 0;
-                }
-                used += text::width(piece);
-                if let Some(line) = lines.last_mut() {
-                    line.push(Span::styled(piece.to_owned(), current));
-                }
-                rest = after;
-            }
-        }
-    }
-    lines.into_iter().map(Line::from).collect()
 }

@@ -60,8 +60,6 @@ pub(super) struct Log {
 /// Everything.
 #[derive(Debug)]
 pub(super) struct Model {
-    /// The plane's address.
-    pub(super) address: String,
     pub(super) connected: bool,
     /// True once the present state is there.
     pub(super) caught_up: bool,
@@ -81,9 +79,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(address: String) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            address,
             connected: true,
             caught_up: false,
             entries: HashMap::new(),

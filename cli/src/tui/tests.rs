@@ -96,7 +96,7 @@ fn change(task: Task, open_items: Vec<InboxItem>) -> WatchInboxResponse {
 }
 
 fn model() -> Model {
-    let mut model = Model::new("unix:/m.sock".to_owned());
+    let mut model = Model::new();
     model.change(change(plan().task.unwrap(), vec![plan()]));
     model.change(change(
         Task {
@@ -402,7 +402,7 @@ fn selection_follows_a_task_into_its_new_group() {
 fn plane_that_went_away_is_announced() {
     let mut model = model();
     model.connected = false;
-    assert!(screen(&mut model, 110, 12).contains("unix:/m.sock does not answer; trying again"));
+    assert!(screen(&mut model, 110, 12).contains("the plane does not answer; trying again"));
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod local;
 mod run;
 mod samples;
 mod task;
+mod terminal;
 mod watch;

@@ -101,8 +101,8 @@ fn watch_says_what_it_needs_and_goes_on() {
     assert_snapshot!(against(&plane, &["task", "watch", "r1"]), @r"
     exit 0
     --- stdout
-    2100-01-01 12:00  needs you: question q7@1: How long may an entry live?  (mainloop show q7@1)
-    2100-01-01 12:00  needs you: plan k3f9@2: Plan: retry on 503  (mainloop show k3f9@2)
+    2100-01-01 12:00  needs you: q7@1: How long may an entry live?  (mainloop show q7@1)
+    2100-01-01 12:00  needs you: k3f9@2: Plan: retry on 503  (mainloop show k3f9@2)
     2100-01-01 12:00  question asked
     r1: ready for review, 3 files, +40 -2, cost $0.0123, took 1m 00s
       issue  https://github.com/acme/widgets/issues/1

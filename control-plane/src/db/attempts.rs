@@ -57,6 +57,8 @@ ON CONFLICT (id) DO UPDATE SET lease_until = clock_timestamp() + make_interval(s
 
 const DROP_LEASE: &str = "DELETE FROM replica WHERE id = $1";
 
+const SERVER_VERSION: &str = "SELECT current_setting('server_version') AS version";
+
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("attempts::WANTED_HERE", WANTED_HERE),
@@ -72,6 +74,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("attempts::SPEND", SPEND),
     ("attempts::HOLD_LEASE", HOLD_LEASE),
     ("attempts::DROP_LEASE", DROP_LEASE),
+    ("attempts::SERVER_VERSION", SERVER_VERSION),
 ];
 
 /// An attempt that is not over, as its launcher sees it.
@@ -308,6 +311,15 @@ impl Store {
         execute(&client, what, HOLD_LEASE, &[&replica, &seconds])
             .await
             .map(drop)
+    }
+
+    /// The server's version.
+    pub async fn server_version(&self) -> Result<String, Error> {
+        let what = "ask for the server's version";
+        let client = self.connection(what).await?;
+        Ok(query_one(&client, what, SERVER_VERSION, &[])
+            .await?
+            .get("version"))
     }
 
     /// Gives this replica's lease up.

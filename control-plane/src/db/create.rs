@@ -1,102 +1,115 @@
-//! Making tasks, and starting them.
+//! Proposals: made once per request id, and confirmed in the same transaction when a person says so.
 
-use deadpool_postgres::Transaction;
 use mainloop_core::{Event, Gate, Task};
 use serde_json::{Value, json};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{
-    Applied, Error, Occurrence, Store, TaskRow, execute, inbox, query_one, query_opt,
-    transition::{apply_in, lock_task, open_item},
+    Error, Occurrence, Store, TaskRow, execute, inbox, query_opt,
+    read::{self, Seen},
+    transition::{append_event, apply_in, lock_task, open_item},
 };
 use crate::{ids, task_columns};
 
 const INSERT: &str = concat!(
-    "INSERT INTO task (id, short_id, request_id, request_hash, created_by, repository_url, owner, name, base_ref, \
-     issue_number, title, description, model, priority, labels, budget_micros, policy, unsandboxed, phase, run, wait, gate, event_seq) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'proposed', 'idle', 'human', 'spawn', 1) \
+    "INSERT INTO task (id, short_id, request_id, request_hash, created_by, repository_url, owner, name, base_ref, issue_number, \
+     title, description, model, priority, labels, budget_micros, policy, unsandboxed, phase, run, wait, gate) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'proposed', 'idle', 'human', 'spawn') \
      ON CONFLICT (created_by, request_id) DO NOTHING RETURNING ",
     task_columns!()
 );
 
-const EXISTING: &str =
+const MADE_BEFORE: &str =
     "SELECT id, request_hash FROM task WHERE created_by = $1 AND request_id = $2";
 
-const EVENT: &str = "\
-INSERT INTO event (task_id, seq, kind, text, actor, detail) VALUES ($1, 1, 'created', $2, $3, $4)";
-
-const REFRESH_POLICY: &str = "UPDATE task SET policy = $2 WHERE id = $1 AND phase = 'proposed'";
+const SNAPSHOT: &str = "UPDATE task SET policy = $2, unsandboxed = $3 WHERE id = $1";
 
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("create::INSERT", INSERT),
-    ("create::EXISTING", EXISTING),
-    ("create::EVENT", EVENT),
-    ("create::REFRESH_POLICY", REFRESH_POLICY),
+    ("create::MADE_BEFORE", MADE_BEFORE),
+    ("create::SNAPSHOT", SNAPSHOT),
 ];
 
-/// A task to be made; its values were checked.
+/// A proposal, complete and checked.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns are described in the migration")]
 pub struct Proposal {
+    /// The caller's id of the request.
     pub request_id: Uuid,
+    /// SHA-256 of what was asked.
+    pub request_hash: Vec<u8>,
+    /// Who asks.
     pub created_by: String,
+    /// `https://host/owner/name`.
     pub repository_url: String,
+    /// Account or organisation.
     pub owner: String,
+    /// Name of the repository.
     pub name: String,
+    /// Branch to start from; empty for the default branch.
     pub base_ref: String,
+    /// Issue or pull request to start from; 0 for none.
     pub issue_number: i32,
+    /// One line.
     pub title: String,
+    /// What is to be done.
     pub description: String,
+    /// Model alias or name.
     pub model: String,
+    /// -100 to 100.
     pub priority: i32,
+    /// A JSON object of strings.
     pub labels: Value,
+    /// What it may cost.
     pub budget_micros: i64,
-    pub policy: Value,
-    pub unsandboxed: bool,
-    /// Confirmed in the same transaction.
+    /// Starts it in the same transaction.
     pub confirm: bool,
 }
 
-impl Proposal {
-    /// What tells one request from another. Policy is not part of it: it is the plane's, and may change between two
-    /// tries of one request.
-    fn hash(&self) -> Vec<u8> {
-        let content = json!([
-            self.repository_url,
-            self.base_ref,
-            self.issue_number,
-            self.title,
-            self.description,
-            self.model,
-            self.priority,
-            self.labels,
-            self.budget_micros,
-            self.confirm,
-        ]);
-        ids::hash(&content.to_string())
-    }
+/// What a task takes from the policy when it is proposed, and again when it is confirmed.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Limits, models and what the worker needs.
+    pub policy: Value,
+    /// The worker runs without the sandbox.
+    pub unsandboxed: bool,
 }
 
 /// What became of a proposal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Created {
-    /// It is a task now.
-    New(Uuid),
-    /// The same request had made this one.
-    Existed(Uuid),
-    /// The request's id was used for something else.
-    Conflict(Uuid),
+    /// The task is new.
+    New(Box<Seen>),
+    /// The same request made it before.
+    Existed(Box<Seen>),
+    /// The request id was used for something else.
+    Differs,
 }
 
 impl Store {
-    /// Makes a task of a proposal, once for each request id of its caller.
-    pub async fn create_task(&self, proposal: &Proposal) -> Result<Created, Error> {
-        let what = "make a task";
-        let hash = proposal.hash();
+    /// Makes a proposal, or finds the one that the same request made.
+    pub async fn create_task(
+        &self,
+        proposal: &Proposal,
+        snapshot: &Snapshot,
+    ) -> Result<Created, Error> {
+        let mut attempts = 0;
+        loop {
+            match self.try_create(proposal, snapshot).await {
+                Err(error) if attempts < 5 && (error.is_transient() || same_tail(&error)) => {
+                    attempts += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_create(&self, proposal: &Proposal, snapshot: &Snapshot) -> Result<Created, Error> {
+        let what = "create a task";
+        let id = Uuid::now_v7();
         let mut client = self.connection(what).await?;
         let transaction = client.transaction().await.map_err(Error::on(what))?;
-        let id = Uuid::now_v7();
         let inserted = query_opt(
             &transaction,
             what,
@@ -105,7 +118,7 @@ impl Store {
                 &id,
                 &ids::tail(id),
                 &proposal.request_id,
-                &hash,
+                &proposal.request_hash,
                 &proposal.created_by,
                 &proposal.repository_url,
                 &proposal.owner,
@@ -118,93 +131,90 @@ impl Store {
                 &proposal.priority,
                 &proposal.labels,
                 &proposal.budget_micros,
-                &proposal.policy,
-                &proposal.unsandboxed,
+                &snapshot.policy,
+                &snapshot.unsandboxed,
             ],
         )
         .await?;
-        let Some(row) = inserted else {
-            let row = query_one(
+        let Some(inserted) = inserted else {
+            let made = query_opt(
                 &transaction,
                 what,
-                EXISTING,
+                MADE_BEFORE,
                 &[&proposal.created_by, &proposal.request_id],
             )
             .await?;
-            let id = row.get("id");
-            return Ok(if row.get::<_, Vec<u8>>("request_hash") == hash {
-                Created::Existed(id)
-            } else {
-                Created::Conflict(id)
-            });
+            let Some(made) = made else {
+                return Ok(Created::Differs);
+            };
+            if made.get::<_, Vec<u8>>("request_hash") != proposal.request_hash {
+                return Ok(Created::Differs);
+            }
+            let seen = read::by_id(&transaction, made.get("id")).await?;
+            return Ok(seen.map_or(Created::Differs, |seen| Created::Existed(Box::new(seen))));
         };
-        let row = TaskRow::try_from(&row)?;
+        let row = TaskRow::try_from(&inserted)?;
         debug_assert_eq!(row.task, Task::proposed());
-        let actor = &proposal.created_by;
-        let text = format!("proposed by {actor}");
-        execute(&transaction, what, EVENT, &[&id, &text, actor, &json!({})]).await?;
-        open_item(
+        append_event(
             &transaction,
-            &row,
-            &Gate::Spawn,
-            &Occurrence::new(Event::Confirmed, actor),
+            id,
+            "created",
+            "proposed",
+            &proposal.created_by,
+            0,
+            &json!({}),
+            false,
         )
         .await?;
-        if proposal.confirm {
-            confirm_in(&transaction, id, &proposal.policy, actor, "").await?;
+        // What opens a proposal's item is no event of the workflow; the item says what the task says.
+        let opening = Occurrence::new(Event::Confirmed, &proposal.created_by);
+        open_item(&transaction, &row, &Gate::Spawn, &opening).await?;
+        if proposal.confirm
+            && let Some((row, now)) = lock_task(&transaction, id).await?
+        {
+            inbox::close(
+                &transaction,
+                id,
+                inbox::Action::Approve,
+                "",
+                &proposal.created_by,
+            )
+            .await?;
+            let confirmed = Occurrence::new(Event::Confirmed, &proposal.created_by);
+            apply_in(&transaction, row, now, &confirmed).await?;
         }
+        let seen = read::by_id(&transaction, id).await?;
         transaction.commit().await.map_err(Error::on(what))?;
         drop(client);
         self.nudge().task_changed(id);
-        Ok(Created::New(id))
-    }
-
-    /// Starts a proposed task, under the policy of this moment.
-    pub async fn confirm_task(
-        &self,
-        id: Uuid,
-        policy: &Value,
-        actor: &str,
-    ) -> Result<Applied, Error> {
-        let what = "confirm a task";
-        let mut client = self.connection(what).await?;
-        let transaction = client.transaction().await.map_err(Error::on(what))?;
-        let applied = confirm_in(&transaction, id, policy, actor, "").await?;
-        if matches!(applied, Applied::Changed(_)) {
-            transaction.commit().await.map_err(Error::on(what))?;
-            drop(client);
-            self.nudge().task_changed(id);
-        }
-        Ok(applied)
+        // A row that was inserted in this transaction can be read in it.
+        Ok(seen.map_or(Created::Differs, |seen| Created::New(Box::new(seen))))
     }
 }
 
-/// Confirms a task in the caller's transaction: its item is resolved, not withdrawn.
-pub(super) async fn confirm_in(
-    transaction: &Transaction<'_>,
-    id: Uuid,
-    policy: &Value,
-    actor: &str,
-    text: &str,
-) -> Result<Applied, Error> {
+/// Takes the policy as it is now into a locked task.
+pub(super) async fn take_snapshot(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    row: &mut TaskRow,
+    snapshot: &Snapshot,
+) -> Result<(), Error> {
     execute(
         transaction,
-        "refresh a task's policy",
-        REFRESH_POLICY,
-        &[&id, policy],
+        "snapshot the policy",
+        SNAPSHOT,
+        &[&row.id, &snapshot.policy, &snapshot.unsandboxed],
     )
     .await?;
-    let Some((task, now)) = lock_task(transaction, id).await? else {
-        return Ok(Applied::Missing);
+    row.policy.clone_from(&snapshot.policy);
+    row.unsandboxed = snapshot.unsandboxed;
+    Ok(())
+}
+
+/// Two ids in billions have the same tail; another id has another one.
+fn same_tail(error: &Error) -> bool {
+    let Error::Postgres { source, .. } = error else {
+        return false;
     };
-    if matches!(task.task.phase, mainloop_core::Phase::Proposed) {
-        inbox::resolve_open(transaction, id, inbox::Action::Approve, text, actor).await?;
-    }
-    apply_in(
-        transaction,
-        task,
-        now,
-        &Occurrence::new(Event::Confirmed, actor),
-    )
-    .await
+    source.code() == Some(&SqlState::UNIQUE_VIOLATION)
+        && source.as_db_error().and_then(|error| error.constraint()) == Some("task_short_id_key")
 }

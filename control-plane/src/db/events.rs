@@ -1,4 +1,4 @@
-//! Reading a task's event log.
+//! A task's events, read in their order.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -6,37 +6,46 @@ use uuid::Uuid;
 
 use super::{Error, Store, query};
 
-const AFTER: &str = "\
-SELECT seq, at, kind, text, actor, attempt, detail, ignored FROM event WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+const LIST: &str = "\
+SELECT seq, at, kind, text, actor, attempt, detail, ignored FROM event WHERE task_id = $1 AND seq > $2 AND seq <= $3 \
+ORDER BY seq LIMIT $4";
 
 /// All statements of this file.
-pub const STATEMENTS: &[(&str, &str)] = &[("events::AFTER", AFTER)];
+pub const STATEMENTS: &[(&str, &str)] = &[("events::LIST", LIST)];
 
-/// An entry of a task's log.
+/// An entry of a task's log of events.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns are described in the contract")]
 pub struct EventRow {
+    /// Per task, from 1, without gaps.
     pub seq: i64,
+    /// When it was appended.
     pub at: Timestamp,
+    /// A stable word.
     pub kind: String,
+    /// A sentence for people.
     pub text: String,
+    /// Who caused it.
     pub actor: String,
+    /// Attempt that it came from; 0 for none.
     pub attempt: i32,
+    /// Facts, by kind.
     pub detail: Value,
+    /// It changed nothing.
     pub ignored: bool,
 }
 
 impl Store {
-    /// Events after a number, oldest first. Numbers are given under the task's lock, so that none can come in between.
-    pub async fn events_after(
+    /// Events of a task after `after` and up to `until`, at most `limit`, oldest first.
+    pub async fn events(
         &self,
         task: Uuid,
-        seq: i64,
+        after: i64,
+        until: i64,
         limit: i64,
     ) -> Result<Vec<EventRow>, Error> {
-        let what = "read a task's events";
+        let what = "list a task's events";
         let client = self.connection(what).await?;
-        Ok(query(&client, what, AFTER, &[&task, &seq, &limit])
+        Ok(query(&client, what, LIST, &[&task, &after, &until, &limit])
             .await?
             .iter()
             .map(|row| EventRow {

@@ -1,112 +1,77 @@
-//! The inbox: reading items, and resolving them once, for the revision that was seen.
+//! Inbox items: read with their task, and resolved once, by one person, for the revision that they saw.
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use mainloop_core::{Event, Rejected};
+use mainloop_core::{Blocker, Event, Gate, Rejected, Run};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Applied, Error, Occurrence, Store,
-    commands::{self, Command},
-    create, execute, query, query_opt,
-    transition::{append_event, apply_in, lock_task},
+    Applied, Error, Facts, Occurrence, Store, TaskRow, commands,
+    commands::Command,
+    create::{Snapshot, take_snapshot},
+    execute, query, query_opt,
+    read::Seen,
+    transition::{apply_in, lock_task},
+    words,
 };
+use crate::task_columns;
 
-macro_rules! columns {
-    () => {
-        "item.id, item.task_id, item.kind, item.revision, item.state, item.gate, item.gate_ref, item.title, item.body, \
-         item.previous, item.plan_hash, item.questions, item.opened_at, item.action, item.text, item.actor, item.closed_at"
+/// An item with its task and with what is open on that.
+macro_rules! items {
+    ($texts:expr, $rest:expr) => {
+        concat!(
+            "SELECT ",
+            task_columns!(),
+            ", item.id AS item_id, item.revision AS item_revision, item.kind AS item_kind, item.state AS item_state, \
+             item.gate AS item_gate, item.gate_ref AS item_gate_ref, item.title AS item_title, item.plan_hash AS item_plan_hash, \
+             item.questions AS item_questions, item.opened_at AS item_opened_at, item.action AS item_action, \
+             item.text AS item_text, item.actor AS item_actor, item.closed_at AS item_closed_at, ",
+            $texts,
+            ", present.id AS open_id, present.revision AS open_revision FROM inbox_item item JOIN task ON task.id = item.task_id \
+             LEFT JOIN inbox_item present ON present.task_id = task.id AND present.state = 'open' ",
+            $rest
+        )
     };
 }
 
-const GET: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM inbox_item item WHERE item.id = $1"
+const BY_ID: &str = items!(
+    "item.body AS item_body, item.previous AS item_previous",
+    "WHERE item.id = $1"
 );
 
-const LOCK: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM inbox_item item WHERE item.id = $1 FOR UPDATE"
+const LIST: &str = items!(
+    "'' AS item_body, '' AS item_previous",
+    "WHERE (item.opened_at, item.id) < ($1, $2) AND ($3 OR item.state = 'open') AND ($4::uuid IS NULL OR item.task_id = $4) \
+     ORDER BY item.opened_at DESC, item.id DESC LIMIT $5"
 );
 
-const LIST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM inbox_item item WHERE (item.opened_at, item.id) < ($1, $2) AND ($3 OR item.state = 'open') \
-     AND ($4::uuid IS NULL OR item.task_id = $4) ORDER BY item.opened_at DESC, item.id DESC LIMIT $5"
+const OPEN_ON: &str = items!(
+    "'' AS item_body, '' AS item_previous",
+    "WHERE item.task_id = ANY($1) AND item.state = 'open'"
 );
 
-const RESOLVE_OPEN: &str = "\
+const CLOSE: &str = "\
 UPDATE inbox_item SET state = 'resolved', action = $2, text = $3, actor = $4, closed_at = clock_timestamp() \
 WHERE task_id = $1 AND state = 'open'";
 
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
-    ("inbox::GET", GET),
-    ("inbox::LOCK", LOCK),
+    ("inbox::BY_ID", BY_ID),
     ("inbox::LIST", LIST),
-    ("inbox::RESOLVE_OPEN", RESOLVE_OPEN),
+    ("inbox::OPEN_ON", OPEN_ON),
+    ("inbox::CLOSE", CLOSE),
 ];
 
-/// An item as it is stored.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns are described in the migration")]
-pub struct ItemRow {
-    pub id: String,
-    pub task_id: Uuid,
-    pub kind: String,
-    pub revision: i32,
-    pub state: String,
-    pub gate: String,
-    pub gate_ref: Option<String>,
-    pub title: String,
-    pub body: String,
-    pub previous: String,
-    pub plan_hash: String,
-    pub questions: Value,
-    pub opened_at: Timestamp,
-    pub action: Option<String>,
-    pub text: String,
-    pub actor: String,
-    pub closed_at: Option<Timestamp>,
-}
-
-impl From<&Row> for ItemRow {
-    fn from(row: &Row) -> Self {
-        Self {
-            id: row.get("id"),
-            task_id: row.get("task_id"),
-            kind: row.get("kind"),
-            revision: row.get("revision"),
-            state: row.get("state"),
-            gate: row.get("gate"),
-            gate_ref: row.get("gate_ref"),
-            title: row.get("title"),
-            body: row.get("body"),
-            previous: row.get("previous"),
-            plan_hash: row.get("plan_hash"),
-            questions: row.get("questions"),
-            opened_at: row.get("opened_at"),
-            action: row.get("action"),
-            text: row.get("text"),
-            actor: row.get("actor"),
-            closed_at: row.get("closed_at"),
-        }
-    }
-}
-
 /// What a person does with an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Yes.
     Approve,
     /// No.
     Reject,
-    /// Not yet.
+    /// Not yet: again, with these words.
     Revise,
     /// These are the answers.
     Answer,
@@ -116,7 +81,7 @@ impl Action {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Approve, Self::Reject, Self::Revise, Self::Answer];
 
-    /// The word in SQL and for people.
+    /// The word in the database and in messages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Approve => "approve",
@@ -126,148 +91,175 @@ impl Action {
         }
     }
 
-    /// What can be done with an item of this kind and gate.
-    pub fn possible(kind: &str, gate: &str) -> &'static [Self] {
-        match (kind, gate) {
-            ("spawn", _) => &[Self::Approve, Self::Reject],
-            ("plan", _) => &[Self::Approve, Self::Reject, Self::Revise],
-            ("blocker", "no_ci") => &[Self::Approve, Self::Answer, Self::Reject],
-            _ => &[Self::Answer, Self::Reject],
+    /// What can be done with the item of a gate.
+    pub fn possible(gate: &Gate) -> &'static [Self] {
+        match gate {
+            Gate::Spawn => &[Self::Approve, Self::Reject],
+            Gate::Plan => &[Self::Approve, Self::Revise, Self::Reject],
+            Gate::Blocker(Blocker::NoCi) => &[Self::Approve, Self::Answer, Self::Reject],
+            Gate::Question(_) | Gate::Blocker(_) => &[Self::Answer, Self::Reject],
         }
     }
 }
 
-/// A decision on the revision that was seen.
+/// Where an item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemState {
+    /// Waits for a person.
+    Open,
+    /// A person decided.
+    Resolved,
+    /// No longer asked.
+    Withdrawn,
+}
+
+/// An inbox item as it is stored.
+#[derive(Clone, Debug)]
+pub struct ItemRow {
+    /// Short id.
+    pub id: String,
+    /// Counts from 1.
+    pub revision: i32,
+    /// What is decided.
+    pub gate: Gate,
+    /// Where it stands.
+    pub state: ItemState,
+    /// One line.
+    pub title: String,
+    /// Markdown; empty in lists.
+    pub body: String,
+    /// The body of the revision before; empty in lists.
+    pub previous: String,
+    /// Hash of the plan; empty unless the gate is a plan.
+    pub plan_hash: String,
+    /// The contract's questions as JSON.
+    pub questions: Value,
+    /// When this revision opened.
+    pub opened_at: Timestamp,
+    /// What was done; none unless resolved.
+    pub action: Option<Action>,
+    /// The words that came with it.
+    pub text: String,
+    /// Who did it.
+    pub actor: String,
+    /// When it was resolved or withdrawn.
+    pub closed_at: Option<Timestamp>,
+}
+
+/// An item with its task.
+#[derive(Clone, Debug)]
+pub struct SeenItem {
+    /// The item.
+    pub item: ItemRow,
+    /// The task that it is about, at the same moment.
+    pub task: Seen,
+}
+
+impl TryFrom<&Row> for SeenItem {
+    type Error = Error;
+
+    fn try_from(row: &Row) -> Result<Self, Error> {
+        let unknown = |column: &'static str, value: &str| Error::Row {
+            table: "inbox_item",
+            column,
+            value: value.to_owned(),
+        };
+        let gate: &str = row.get("item_gate");
+        let state: &str = row.get("item_state");
+        let action: Option<&str> = row.get("item_action");
+        Ok(Self {
+            item: ItemRow {
+                id: row.get("item_id"),
+                revision: row.get("item_revision"),
+                gate: words::to_gate(gate, row.get("item_gate_ref"))
+                    .ok_or_else(|| unknown("gate", gate))?,
+                state: match state {
+                    "open" => ItemState::Open,
+                    "resolved" => ItemState::Resolved,
+                    "withdrawn" => ItemState::Withdrawn,
+                    other => return Err(unknown("state", other)),
+                },
+                title: row.get("item_title"),
+                body: row.get("item_body"),
+                previous: row.get("item_previous"),
+                plan_hash: row.get("item_plan_hash"),
+                questions: row.get("item_questions"),
+                opened_at: row.get("item_opened_at"),
+                action: action
+                    .map(|word| {
+                        Action::ALL
+                            .into_iter()
+                            .find(|action| action.word() == word)
+                            .ok_or_else(|| unknown("action", word))
+                    })
+                    .transpose()?,
+                text: row.get("item_text"),
+                actor: row.get("item_actor"),
+                closed_at: row.get("item_closed_at"),
+            },
+            task: Seen::try_from(row)?,
+        })
+    }
+}
+
+/// Which items to list.
+#[derive(Clone, Debug)]
+pub struct ItemFilter {
+    /// Resolved and withdrawn ones as well.
+    pub closed: bool,
+    /// Only those of this task.
+    pub task: Option<Uuid>,
+}
+
+/// A person's decision.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// The item.
+    /// Short id of the item.
     pub item: String,
-    /// The revision that the person saw.
+    /// The revision that they saw.
     pub revision: i32,
-    /// What to do.
+    /// What they do.
     pub action: Action,
-    /// The words that come with it.
+    /// Their words; required to revise, and to answer without `answers`.
     pub text: String,
-    /// One for each question.
+    /// One for each question; may be empty.
     pub answers: Vec<String>,
-    /// Who decides.
+    /// Who they are.
     pub actor: String,
 }
 
 /// What became of a decision.
 #[derive(Clone, Debug)]
 pub enum Resolved {
-    /// It holds.
-    Done,
+    /// It holds; the item after it.
+    Done(Box<SeenItem>),
     /// There is no such item.
     Missing,
-    /// The item has a newer revision, or the one that was named does not exist.
-    OtherRevision {
-        /// The newest.
-        newest: i32,
-    },
-    /// Somebody was faster, or it is no longer asked.
+    /// Another revision is the newest; nothing changed.
+    OtherRevision(i32),
+    /// The item is not open any more; nothing changed.
     Closed(Box<ItemRow>),
-    /// The item takes no such action.
-    Impossible {
-        /// Those that it takes.
-        possible: &'static [Action],
-    },
-    /// There are not as many answers as questions.
-    Answers {
-        /// How many questions there are.
-        questions: usize,
-    },
+    /// The gate takes other actions.
+    NotPossible(&'static [Action]),
+    /// There are so many questions, and another number of answers.
+    WrongCount(usize),
     /// The workflow refused it.
     Refused(Rejected),
 }
 
-impl Store {
-    /// An item.
-    pub async fn item(&self, id: &str) -> Result<Option<ItemRow>, Error> {
-        let what = "read an inbox item";
-        let client = self.connection(what).await?;
-        Ok(query_opt(&client, what, GET, &[&id])
-            .await?
-            .as_ref()
-            .map(ItemRow::from))
-    }
-
-    /// Items, newest first, after the position of a page before.
-    pub async fn list_items(
-        &self,
-        closed: bool,
-        task: Option<Uuid>,
-        after: Option<(Timestamp, String)>,
-        limit: i64,
-    ) -> Result<Vec<ItemRow>, Error> {
-        let what = "list inbox items";
-        let (time, id) = after.unwrap_or((Timestamp::MAX, String::new()));
-        let client = self.connection(what).await?;
-        Ok(
-            query(&client, what, LIST, &[&time, &id, &closed, &task, &limit])
-                .await?
-                .iter()
-                .map(ItemRow::from)
-                .collect(),
-        )
-    }
-
-    /// Stores a decision, closes the item and moves the task, all or nothing.
-    pub async fn resolve(&self, decision: &Decision, policy: &Value) -> Result<Resolved, Error> {
-        let what = "resolve an inbox item";
-        let mut client = self.connection(what).await?;
-        // The task's row is locked first, as everywhere; which one it is never changes.
-        let Some(row) = query_opt(&client, what, GET, &[&decision.item]).await? else {
-            return Ok(Resolved::Missing);
-        };
-        let task_id: Uuid = row.get("task_id");
-        let transaction = client.transaction().await.map_err(Error::on(what))?;
-        let resolved = resolve_in(&transaction, task_id, decision, policy).await?;
-        if matches!(resolved, Resolved::Done) {
-            transaction.commit().await.map_err(Error::on(what))?;
-            drop(client);
-            self.nudge().task_changed(task_id);
-        }
-        Ok(resolved)
-    }
-
-    /// Stores a person's guidance to a task's worker. False when this id was there before.
-    pub async fn say(&self, task: Uuid, id: Uuid, text: &str, actor: &str) -> Result<bool, Error> {
-        let what = "store guidance";
-        let mut client = self.connection(what).await?;
-        let transaction = client.transaction().await.map_err(Error::on(what))?;
-        if lock_task(&transaction, task).await?.is_none() {
-            return Ok(false);
-        }
-        let command = Command::Say {
-            text: text.to_owned(),
-        };
-        if !commands::insert(&transaction, task, id, &command).await? {
-            return Ok(false);
-        }
-        commands::insert_word(&transaction, task, "", text, actor).await?;
-        let shown = format!("guidance: {}", first_line(text));
-        append_event(
-            &transaction,
-            task,
-            "said",
-            &shown,
-            actor,
-            0,
-            &json!({ "text": text }),
-            false,
-        )
-        .await?;
-        transaction.commit().await.map_err(Error::on(what))?;
-        drop(client);
-        self.nudge().task_changed(task);
-        Ok(true)
-    }
+/// What became of a confirmation.
+#[derive(Clone, Debug)]
+pub enum Confirmed {
+    /// The task waits for a worker.
+    Done,
+    /// There is no such task.
+    Missing,
+    /// It is no proposal any more.
+    Refused(Rejected),
 }
 
-/// Closes a locked task's open item as a person's decision.
-pub(super) async fn resolve_open(
+/// Resolves the open item of a locked task.
+pub(super) async fn close(
     transaction: &Transaction<'_>,
     task: Uuid,
     action: Action,
@@ -276,140 +268,192 @@ pub(super) async fn resolve_open(
 ) -> Result<(), Error> {
     execute(
         transaction,
-        "close an inbox item",
-        RESOLVE_OPEN,
+        "resolve an inbox item",
+        CLOSE,
         &[&task, &action.word(), &text, &actor],
     )
     .await
     .map(drop)
 }
 
-async fn resolve_in(
-    transaction: &Transaction<'_>,
-    task_id: Uuid,
-    decision: &Decision,
-    policy: &Value,
-) -> Result<Resolved, Error> {
-    let Some((task, now)) = lock_task(transaction, task_id).await? else {
-        return Ok(Resolved::Missing);
-    };
-    let what = "lock an inbox item";
-    let Some(row) = query_opt(transaction, what, LOCK, &[&decision.item]).await? else {
-        return Ok(Resolved::Missing);
-    };
-    let item = ItemRow::from(&row);
-    if item.revision != decision.revision {
-        return Ok(Resolved::OtherRevision {
-            newest: item.revision,
-        });
+async fn by_id(client: &impl GenericClient, id: &str) -> Result<Option<SeenItem>, Error> {
+    query_opt(client, "read an inbox item", BY_ID, &[&id])
+        .await?
+        .map(|row| SeenItem::try_from(&row))
+        .transpose()
+}
+
+impl Store {
+    /// An item by its short id.
+    pub async fn item(&self, id: &str) -> Result<Option<SeenItem>, Error> {
+        let client = self.connection("read an inbox item").await?;
+        by_id(&client, id).await
     }
-    if item.state != "open" {
-        return Ok(Resolved::Closed(Box::new(item)));
-    }
-    let possible = Action::possible(&item.kind, &item.gate);
-    if !possible.contains(&decision.action) {
-        return Ok(Resolved::Impossible { possible });
-    }
-    let questions = item.questions.as_array().map_or(0, Vec::len);
-    if decision.action == Action::Answer
-        && !decision.answers.is_empty()
-        && questions > 0
-        && decision.answers.len() != questions
-    {
-        return Ok(Resolved::Answers { questions });
-    }
-    if item.kind == "spawn" && decision.action == Action::Approve {
-        return finish(
-            transaction,
-            &item,
-            decision,
-            create::confirm_in(
-                transaction,
-                task_id,
-                policy,
-                &decision.actor,
-                &decision.text,
-            )
-            .await?,
+
+    /// At most `limit` items without their bodies, newest first, that opened before `(at, id)`.
+    pub async fn list_items(
+        &self,
+        filter: &ItemFilter,
+        after: (Timestamp, &str),
+        limit: i64,
+    ) -> Result<Vec<SeenItem>, Error> {
+        let what = "list inbox items";
+        let client = self.connection(what).await?;
+        query(
+            &client,
+            what,
+            LIST,
+            &[&after.0, &after.1, &filter.closed, &filter.task, &limit],
         )
-        .await;
+        .await?
+        .iter()
+        .map(SeenItem::try_from)
+        .collect()
     }
-    let text = words(decision);
-    resolve_open(
-        transaction,
-        task_id,
-        decision.action,
-        &text,
-        &decision.actor,
-    )
-    .await?;
-    let mut occurrence = Occurrence::new(event(&item, decision), &decision.actor);
-    occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": text });
-    let to_worker = matches!(item.gate.as_str(), "question" | "worker");
-    if decision.action == Action::Answer && !to_worker {
-        occurrence.facts.guidance = Some(text);
+
+    /// Items that are open on these tasks, without their bodies.
+    pub async fn open_items(&self, tasks: &[Uuid]) -> Result<Vec<SeenItem>, Error> {
+        let what = "list open inbox items";
+        let client = self.connection(what).await?;
+        query(&client, what, OPEN_ON, &[&tasks])
+            .await?
+            .iter()
+            .map(SeenItem::try_from)
+            .collect()
     }
-    let applied = apply_in(transaction, task, now, &occurrence).await?;
-    finish(transaction, &item, decision, applied).await
+
+    /// Starts a proposed task, with the policy as it is now.
+    pub async fn confirm_task(
+        &self,
+        id: Uuid,
+        actor: &str,
+        snapshot: &Snapshot,
+    ) -> Result<Confirmed, Error> {
+        let what = "confirm a task";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some((mut row, now)) = lock_task(&transaction, id).await? else {
+            return Ok(Confirmed::Missing);
+        };
+        if row.task.phase == mainloop_core::Phase::Proposed {
+            take_snapshot(&transaction, &mut row, snapshot).await?;
+            close(&transaction, id, Action::Approve, "", actor).await?;
+        }
+        let applied = apply_in(
+            &transaction,
+            row,
+            now,
+            &Occurrence::new(Event::Confirmed, actor),
+        )
+        .await?;
+        if let Applied::Ignored { rejected, .. } = applied {
+            return Ok(Confirmed::Refused(rejected));
+        }
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        self.nudge().task_changed(id);
+        Ok(Confirmed::Done)
+    }
+
+    /// Takes a person's decision: item, words, command and workflow change together or not at all.
+    pub async fn resolve_item(
+        &self,
+        decision: &Decision,
+        snapshot: &Snapshot,
+    ) -> Result<Resolved, Error> {
+        let what = "resolve an inbox item";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some(found) = by_id(&transaction, &decision.item).await? else {
+            return Ok(Resolved::Missing);
+        };
+        let id = found.task.task.id;
+        let Some((mut row, now)) = lock_task(&transaction, id).await? else {
+            return Ok(Resolved::Missing);
+        };
+        // Read again: what was read before the lock may be of another revision.
+        let Some(SeenItem { item, .. }) = by_id(&transaction, &decision.item).await? else {
+            return Ok(Resolved::Missing);
+        };
+        if item.revision != decision.revision {
+            return Ok(Resolved::OtherRevision(item.revision));
+        }
+        if item.state != ItemState::Open {
+            return Ok(Resolved::Closed(Box::new(item)));
+        }
+        let Some(event) = event(&item, decision.action) else {
+            return Ok(Resolved::NotPossible(Action::possible(&item.gate)));
+        };
+        let asked = questions(&item.questions);
+        if decision.action == Action::Answer
+            && !decision.answers.is_empty()
+            && !asked.is_empty()
+            && asked.len() != decision.answers.len()
+        {
+            return Ok(Resolved::WrongCount(asked.len()));
+        }
+        let said = said(decision);
+        close(&transaction, id, decision.action, &said, &decision.actor).await?;
+        if matches!(event, Event::Confirmed) {
+            take_snapshot(&transaction, &mut row, snapshot).await?;
+        }
+        if matches!(decision.action, Action::Answer | Action::Revise) {
+            note_words(&transaction, &row, &item, &asked, decision, &said).await?;
+        }
+        let mut occurrence = Occurrence::new(event, &decision.actor);
+        occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
+        if decision.action == Action::Answer
+            && let Gate::Blocker(blocker) = &item.gate
+            && !matches!(blocker, Blocker::Worker(_))
+        {
+            occurrence.facts = Facts {
+                guidance: Some(said.clone()),
+                ..Facts::default()
+            };
+        }
+        let applied = apply_in(&transaction, row, now, &occurrence).await?;
+        if let Applied::Ignored { rejected, .. } = applied {
+            return Ok(Resolved::Refused(rejected));
+        }
+        let after = by_id(&transaction, &decision.item).await?;
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        self.nudge().task_changed(id);
+        Ok(after.map_or(Resolved::Missing, |after| Resolved::Done(Box::new(after))))
+    }
 }
 
-/// Stores the words of a decision that holds.
-async fn finish(
-    transaction: &Transaction<'_>,
-    item: &ItemRow,
-    decision: &Decision,
-    applied: Applied,
-) -> Result<Resolved, Error> {
-    match applied {
-        Applied::Changed(_) => {}
-        Applied::Ignored { rejected, .. } => return Ok(Resolved::Refused(rejected)),
-        Applied::Missing => return Ok(Resolved::Missing),
-    }
-    let text = words(decision);
-    let to_worker =
-        decision.action == Action::Answer && matches!(item.gate.as_str(), "question" | "worker");
-    if to_worker {
-        let command = Command::Answer {
-            question_id: item.gate_ref.clone().unwrap_or_default(),
-            answers: decision.answers.clone(),
-            text: decision.text.clone(),
-        };
-        commands::insert(transaction, item.task_id, Uuid::now_v7(), &command).await?;
-    } else if item.kind == "plan" && decision.action == Action::Approve && !text.is_empty() {
-        // The worker that made the plan is still there, and has read its human words already.
-        let command = Command::Say { text: text.clone() };
-        commands::insert(transaction, item.task_id, Uuid::now_v7(), &command).await?;
-    }
-    // A revision's words go into the next plan's prompt by themselves.
-    if !text.is_empty() && decision.action != Action::Revise {
-        let asked = if item.kind == "question" || item.kind == "blocker" {
-            asked(item)
-        } else {
-            String::new()
-        };
-        commands::insert_word(transaction, item.task_id, &asked, &text, &decision.actor).await?;
-    }
-    Ok(Resolved::Done)
-}
-
-/// The event of an action that the item takes.
-fn event(item: &ItemRow, decision: &Decision) -> Event {
-    match (item.kind.as_str(), decision.action) {
-        ("spawn", Action::Approve) => Event::Confirmed,
-        ("spawn", _) => Event::SpawnRejected,
-        ("plan", Action::Approve) => Event::PlanApproved {
+/// What a decision is to the workflow; none when the gate does not take it.
+fn event(item: &ItemRow, action: Action) -> Option<Event> {
+    Some(match (&item.gate, action) {
+        (Gate::Spawn, Action::Approve) => Event::Confirmed,
+        (Gate::Spawn, Action::Reject) => Event::SpawnRejected,
+        (Gate::Plan, Action::Approve) => Event::PlanApproved {
             hash: item.plan_hash.clone(),
         },
-        ("plan", Action::Reject) => Event::PlanRejected,
-        ("plan", _) => Event::PlanRevised,
-        (_, Action::Approve) => Event::NoCiAccepted,
-        (_, Action::Reject) => Event::GivenUp,
-        (_, Action::Answer | Action::Revise) => Event::Answered,
-    }
+        (Gate::Plan, Action::Reject) => Event::PlanRejected,
+        (Gate::Plan, Action::Revise) => Event::PlanRevised,
+        (Gate::Blocker(Blocker::NoCi), Action::Approve) => Event::NoCiAccepted,
+        (Gate::Question(_) | Gate::Blocker(_), Action::Answer) => Event::Answered,
+        (Gate::Question(_) | Gate::Blocker(_), Action::Reject) => Event::GivenUp,
+        (Gate::Spawn, Action::Revise | Action::Answer)
+        | (Gate::Plan, Action::Answer)
+        | (Gate::Question(_) | Gate::Blocker(_), Action::Approve | Action::Revise) => return None,
+    })
 }
 
-/// Answers and text in one.
-fn words(decision: &Decision) -> String {
+/// The texts of an item's questions.
+fn questions(questions: &Value) -> Vec<&str> {
+    questions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|question| question["text"].as_str().unwrap_or_default())
+        .collect()
+}
+
+/// The words of a decision in one text.
+fn said(decision: &Decision) -> String {
     let mut parts: Vec<&str> = decision.answers.iter().map(String::as_str).collect();
     if !decision.text.is_empty() {
         parts.push(&decision.text);
@@ -417,28 +461,49 @@ fn words(decision: &Decision) -> String {
     parts.join("\n")
 }
 
-/// What was asked, for the prompts of later attempts.
-fn asked(item: &ItemRow) -> String {
-    let questions: Vec<&str> = item
-        .questions
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|question| question["text"].as_str())
-        .collect();
-    if questions.is_empty() {
-        item.title.clone()
+/// Keeps what a person said for later attempts, and tells the worker that is there.
+async fn note_words(
+    transaction: &Transaction<'_>,
+    row: &TaskRow,
+    item: &ItemRow,
+    asked: &[&str],
+    decision: &Decision,
+    said: &str,
+) -> Result<(), Error> {
+    let actor = &decision.actor;
+    if !decision.answers.is_empty() && asked.len() == decision.answers.len() {
+        for (question, answer) in asked.iter().zip(&decision.answers) {
+            commands::insert_word(transaction, row.id, question, answer, actor).await?;
+        }
+        if !decision.text.is_empty() {
+            commands::insert_word(transaction, row.id, &item.title, &decision.text, actor).await?;
+        }
     } else {
-        questions.join("\n")
+        let question = if asked.is_empty() {
+            item.title.clone()
+        } else {
+            asked.join("\n")
+        };
+        commands::insert_word(transaction, row.id, &question, said, actor).await?;
     }
-}
-
-fn first_line(text: &str) -> String {
-    const SHOWN: usize = 120;
-    let line = text.lines().next().unwrap_or_default();
-    if line.chars().count() > SHOWN {
-        line.chars().take(SHOWN).chain(['…']).collect()
-    } else {
-        line.to_owned()
+    // A worker that comes later has the words in its first prompt.
+    if row.task.run != Run::Live {
+        return Ok(());
     }
+    let command = match &item.gate {
+        Gate::Question(id) | Gate::Blocker(Blocker::Worker(id)) => Command::Answer {
+            question_id: id.clone(),
+            answers: decision.answers.clone(),
+            text: decision.text.clone(),
+        },
+        // The step begins again in the session that did not know what it missed.
+        Gate::Blocker(Blocker::NoChange) => Command::Say {
+            text: said.to_owned(),
+        },
+        // The assignment carries the words.
+        Gate::Spawn | Gate::Plan | Gate::Blocker(_) => return Ok(()),
+    };
+    commands::insert(transaction, row.id, Uuid::now_v7(), &command)
+        .await
+        .map(drop)
 }

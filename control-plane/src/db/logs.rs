@@ -1,42 +1,40 @@
-//! Reading a task's log of its workers' output.
+//! A task's log, read from a position on.
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Error, Store, query, query_one};
+use super::{Error, Store, query};
 
-const AFTER: &str = "\
-SELECT position, attempt, source, at, text, dropped FROM log_chunk WHERE task_id = $1 AND position > $2 ORDER BY position LIMIT $3";
-
-/// Positions have no gaps, so that the last so many begin at a number.
-const TAIL: &str = "SELECT greatest(coalesce(max(position), 0) - $2, 0)::bigint AS after FROM log_chunk WHERE task_id = $1";
+const LIST: &str = "\
+SELECT position, attempt, source, at, text, dropped FROM log_chunk WHERE task_id = $1 AND position > $2 ORDER BY position \
+LIMIT $3";
 
 /// All statements of this file.
-pub const STATEMENTS: &[(&str, &str)] = &[("logs::AFTER", AFTER), ("logs::TAIL", TAIL)];
+pub const STATEMENTS: &[(&str, &str)] = &[("logs::LIST", LIST)];
 
-/// A piece of the log.
+/// A stored piece of a log.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns are described in the contract")]
 pub struct LogRow {
+    /// Per task, from 1, in the order of arrival.
     pub position: i64,
+    /// Attempt that wrote it.
     pub attempt: i32,
+    /// `agent`, `harness`, `claude` or `tool`.
     pub source: String,
+    /// When the agent saw it.
     pub at: Timestamp,
+    /// Text.
     pub text: String,
+    /// Chunks that were dropped before this one.
     pub dropped: i64,
 }
 
 impl Store {
-    /// Chunks after a position, oldest first.
-    pub async fn logs_after(
-        &self,
-        task: Uuid,
-        position: i64,
-        limit: i64,
-    ) -> Result<Vec<LogRow>, Error> {
+    /// Chunks of a task's log after a position, at most `limit`, oldest first.
+    pub async fn logs(&self, task: Uuid, after: i64, limit: i64) -> Result<Vec<LogRow>, Error> {
         let what = "read a task's log";
         let client = self.connection(what).await?;
-        Ok(query(&client, what, AFTER, &[&task, &position, &limit])
+        Ok(query(&client, what, LIST, &[&task, &after, &limit])
             .await?
             .iter()
             .map(|row| LogRow {
@@ -48,14 +46,5 @@ impl Store {
                 dropped: row.get("dropped"),
             })
             .collect())
-    }
-
-    /// The position before the newest so many chunks.
-    pub async fn log_tail(&self, task: Uuid, chunks: i64) -> Result<i64, Error> {
-        let what = "find the end of a task's log";
-        let client = self.connection(what).await?;
-        Ok(query_one(&client, what, TAIL, &[&task, &chunks])
-            .await?
-            .get("after"))
     }
 }

@@ -1,6 +1,8 @@
-//! Reading tasks: one, a page, or what changed.
+//! Tasks as clients see them: one by its name, pages of many, what changed lately, and counts. Reads only.
 
+use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
+use mainloop_core::State;
 use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -8,24 +10,23 @@ use uuid::Uuid;
 use super::{Error, Store, TaskRow, query, query_one, query_opt};
 use crate::task_columns;
 
-/// A task with the head of its open item, read in one statement so that the two fit each other.
-macro_rules! views {
-    ($rest:literal) => {
+/// A task with the item that is open on it.
+macro_rules! seen {
+    ($rest:expr) => {
         concat!(
             "SELECT ",
             task_columns!(),
-            ", item.id AS item_id, item.revision AS item_revision, item.kind AS item_kind, item.gate AS item_gate, \
-             item.title AS item_title, item.opened_at AS item_opened_at \
-             FROM task LEFT JOIN inbox_item item ON item.task_id = task.id AND item.state = 'open' ",
+            ", item.id AS open_id, item.revision AS open_revision FROM task \
+             LEFT JOIN inbox_item item ON item.task_id = task.id AND item.state = 'open' ",
             $rest
         )
     };
 }
 
-/// The state for people in SQL; a test holds it against the workflow's own.
-macro_rules! state_word {
+/// The word of the state for people; the same as [`State::of`], which a test holds.
+macro_rules! state {
     () => {
-        "CASE WHEN task.phase IN ('ready', 'completed', 'failed', 'cancelled', 'declined', 'proposed') THEN task.phase \
+        "CASE WHEN task.phase IN ('proposed', 'ready', 'completed', 'failed', 'cancelled', 'declined') THEN task.phase \
          WHEN task.gate = 'question' THEN 'question' \
          WHEN task.gate IS NOT NULL AND task.gate NOT IN ('spawn', 'plan') THEN 'blocked' \
          WHEN task.phase = 'plan_review' THEN 'plan_review' \
@@ -36,176 +37,229 @@ macro_rules! state_word {
     };
 }
 
-const FIND: &str = views!("WHERE task.id = $1 OR task.short_id = $2");
+/// For the test.
+#[cfg(test)]
+pub(super) const STATE: &str = state!();
 
-const BY_IDS: &str = views!("WHERE task.id = ANY ($1)");
+const BY_ID: &str = seen!("WHERE task.id = $1");
 
-const LIST: &str = concat!(
-    views!("WHERE (task.created_at, task.id) < ($1, $2) AND ($3::text[] IS NULL OR "),
-    state_word!(),
-    " = ANY ($3)) AND ($4::text IS NULL OR task.repository_url = $4) AND task.labels @> $5 \
+const BY_SHORT_ID: &str = seen!("WHERE task.short_id = $1");
+
+const BY_IDS: &str = seen!("WHERE task.id = ANY($1) ORDER BY task.updated_at, task.id");
+
+const LIST: &str = seen!(concat!(
+    "WHERE (task.created_at, task.id) < ($1, $2) AND ($3::text[] IS NULL OR ",
+    state!(),
+    " = ANY($3)) AND ($4::text IS NULL OR task.repository_url = $4) AND task.labels @> $5 \
      ORDER BY task.created_at DESC, task.id DESC LIMIT $6"
+));
+
+const CHANGED: &str = seen!(
+    "WHERE task.updated_at > clock_timestamp() - make_interval(secs => $1) ORDER BY task.updated_at, task.id"
 );
 
-const CHANGED: &str = views!(
-    "WHERE (task.updated_at, task.id) > ($1, $2) ORDER BY task.updated_at, task.id LIMIT $3"
+const COUNTS: &str = concat!(
+    "SELECT count(*) FILTER (WHERE task.run IN ('starting', 'live')) AS slots_used, \
+     count(*) FILTER (WHERE task.run = 'queued') AS queued, \
+     count(*) FILTER (WHERE ",
+    state!(),
+    " IN ('queued', 'starting', 'planning', 'implementing', 'ci', 'fixing_ci', 'waiting')) AS active, \
+     (SELECT count(*) FROM inbox_item WHERE state = 'open') AS open_items FROM task"
 );
-
-const COUNTS: &str = "\
-SELECT count(*) FILTER (WHERE run IN ('starting', 'live')) AS slots_used, count(*) FILTER (WHERE run = 'queued') AS queued, \
-count(*) FILTER (WHERE phase IN ('planning', 'implementing', 'ci', 'fixing_ci') AND wait <> 'human') AS active, \
-count(*) FILTER (WHERE wait = 'human') AS open_items, current_setting('server_version') AS server_version \
-FROM task WHERE settled_at IS NULL";
 
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
-    ("read::FIND", FIND),
+    ("read::BY_ID", BY_ID),
+    ("read::BY_SHORT_ID", BY_SHORT_ID),
     ("read::BY_IDS", BY_IDS),
     ("read::LIST", LIST),
     ("read::CHANGED", CHANGED),
     ("read::COUNTS", COUNTS),
 ];
 
-/// A task as clients see it.
-#[derive(Clone, Debug)]
-pub struct TaskView {
-    /// The task.
-    pub row: TaskRow,
-    /// What is asked of a person, if anything is.
-    pub open: Option<OpenItem>,
-}
-
-/// The head of an item that is open.
-#[derive(Clone, Debug)]
+/// An inbox item that is open on a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenItem {
     /// Short id.
     pub id: String,
-    /// Its revision.
+    /// Counts from 1.
     pub revision: i32,
-    /// `spawn`, `plan`, `question` or `blocker`.
-    pub kind: String,
-    /// What exactly it is about.
-    pub gate: String,
-    /// One line.
-    pub title: String,
-    /// When this revision opened.
-    pub opened_at: Timestamp,
 }
 
-/// Which tasks a list is about.
-#[derive(Clone, Debug, Default)]
+/// A task as clients see it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The task.
+    pub task: TaskRow,
+    /// What is open on it, at the same moment.
+    pub open: Vec<OpenItem>,
+}
+
+/// Where a page begins: after this task, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct After {
+    /// When it was proposed.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: Uuid,
+}
+
+impl After {
+    /// Before the newest task.
+    pub fn start() -> Self {
+        Self {
+            // Later than any clock says, and well inside what Postgres can hold.
+            at: Timestamp::constant(200_000_000_000, 0),
+            id: Uuid::max(),
+        }
+    }
+}
+
+/// Which tasks to list.
+#[derive(Clone, Debug)]
 pub struct Filter {
-    /// Only these states, by their words; all when unset.
-    pub states: Option<Vec<&'static str>>,
-    /// Only this repository.
-    pub repository: Option<String>,
-    /// Only tasks with all of these labels.
+    /// Only these states; all when unset.
+    pub states: Option<Vec<State>>,
+    /// Only this repository; all when unset.
+    pub repository_url: Option<String>,
+    /// A JSON object: only tasks that carry all of these labels.
     pub labels: Value,
 }
 
-/// How the plane is filled.
-#[derive(Clone, Debug)]
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            states: None,
+            repository_url: None,
+            labels: Value::Object(serde_json::Map::new()),
+        }
+    }
+}
+
+/// How many there are at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tasks that hold a slot.
     pub slots_used: i64,
     /// Tasks that wait for one.
     pub queued: i64,
-    /// Tasks that are active.
+    /// Tasks in a state of the active group.
     pub active: i64,
-    /// Items that are open.
+    /// Open inbox items.
     pub open_items: i64,
-    /// The server's version.
-    pub server_version: String,
 }
 
-impl TryFrom<&Row> for TaskView {
+impl TryFrom<&Row> for Seen {
     type Error = Error;
 
     fn try_from(row: &Row) -> Result<Self, Error> {
-        let open = row.get::<_, Option<String>>("item_id").map(|id| OpenItem {
-            id,
-            revision: row.get("item_revision"),
-            kind: row.get("item_kind"),
-            gate: row.get("item_gate"),
-            title: row.get("item_title"),
-            opened_at: row.get("item_opened_at"),
-        });
+        let id: Option<String> = row.get("open_id");
+        let revision: Option<i32> = row.get("open_revision");
         Ok(Self {
-            row: TaskRow::try_from(row)?,
-            open,
+            task: TaskRow::try_from(row)?,
+            open: id
+                .zip(revision)
+                .map(|(id, revision)| OpenItem { id, revision })
+                .into_iter()
+                .collect(),
         })
     }
 }
 
-fn views(rows: &[Row]) -> Result<Vec<TaskView>, Error> {
-    rows.iter().map(TaskView::try_from).collect()
+/// The word that stands for a state in statements.
+pub fn state_word(state: State) -> &'static str {
+    match state {
+        State::Proposed => "proposed",
+        State::Queued => "queued",
+        State::Starting => "starting",
+        State::Planning => "planning",
+        State::PlanReview => "plan_review",
+        State::Implementing => "implementing",
+        State::Ci => "ci",
+        State::FixingCi => "fixing_ci",
+        State::Question => "question",
+        State::Blocked => "blocked",
+        State::Waiting => "waiting",
+        State::Ready => "ready",
+        State::Completed => "completed",
+        State::Cancelled => "cancelled",
+        State::Declined => "declined",
+        State::Failed => "failed",
+    }
+}
+
+/// A task by its id, also inside a transaction.
+pub async fn by_id(client: &impl GenericClient, id: Uuid) -> Result<Option<Seen>, Error> {
+    query_opt(client, "read a task", BY_ID, &[&id])
+        .await?
+        .map(|row| Seen::try_from(&row))
+        .transpose()
 }
 
 impl Store {
-    /// A task by its id or short id.
-    pub async fn task(&self, key: &str) -> Result<Option<TaskView>, Error> {
+    /// A task by its id.
+    pub async fn task(&self, id: Uuid) -> Result<Option<Seen>, Error> {
+        let client = self.connection("read a task").await?;
+        by_id(&client, id).await
+    }
+
+    /// A task by what a person typed: its id or its short id.
+    pub async fn task_by_name(&self, name: &str) -> Result<Option<Seen>, Error> {
+        if let Ok(id) = Uuid::try_parse(name) {
+            return self.task(id).await;
+        }
         let what = "read a task";
-        let id: Option<Uuid> = key.parse().ok();
         let client = self.connection(what).await?;
-        query_opt(&client, what, FIND, &[&id, &key])
+        query_opt(&client, what, BY_SHORT_ID, &[&name])
             .await?
-            .as_ref()
-            .map(TaskView::try_from)
+            .map(|row| Seen::try_from(&row))
             .transpose()
     }
 
-    /// Tasks by their ids, in no order.
-    pub async fn tasks_by_id(&self, ids: &[Uuid]) -> Result<Vec<TaskView>, Error> {
+    /// Those of these tasks that exist.
+    pub async fn tasks(&self, ids: &[Uuid]) -> Result<Vec<Seen>, Error> {
         let what = "read tasks";
         let client = self.connection(what).await?;
-        views(&query(&client, what, BY_IDS, &[&ids]).await?)
+        all(&query(&client, what, BY_IDS, &[&ids]).await?)
     }
 
-    /// Tasks that fit, newest first, after the position of a page before.
+    /// At most `limit` tasks, newest first.
     pub async fn list_tasks(
         &self,
         filter: &Filter,
-        after: Option<(Timestamp, Uuid)>,
+        after: After,
         limit: i64,
-    ) -> Result<Vec<TaskView>, Error> {
+    ) -> Result<Vec<Seen>, Error> {
         let what = "list tasks";
-        let (time, id) = after.unwrap_or((Timestamp::MAX, Uuid::max()));
-        let labels = if filter.labels.is_object() {
-            filter.labels.clone()
-        } else {
-            serde_json::json!({})
-        };
+        let states: Option<Vec<&str>> = filter
+            .states
+            .as_ref()
+            .map(|states| states.iter().map(|state| state_word(*state)).collect());
         let client = self.connection(what).await?;
-        views(
-            &query(
-                &client,
-                what,
-                LIST,
-                &[
-                    &time,
-                    &id,
-                    &filter.states,
-                    &filter.repository,
-                    &labels,
-                    &limit,
-                ],
-            )
-            .await?,
+        all(&query(
+            &client,
+            what,
+            LIST,
+            &[
+                &after.at,
+                &after.id,
+                &states,
+                &filter.repository_url,
+                &filter.labels,
+                &limit,
+            ],
         )
+        .await?)
     }
 
-    /// Tasks that changed after a position, in the order of their last change.
-    pub async fn changed_tasks(
-        &self,
-        after: (Timestamp, Uuid),
-        limit: i64,
-    ) -> Result<Vec<TaskView>, Error> {
-        let what = "read changed tasks";
+    /// Tasks that changed within the last `seconds`, by the database's clock.
+    pub async fn tasks_changed_within(&self, seconds: f64) -> Result<Vec<Seen>, Error> {
+        let what = "list changed tasks";
         let client = self.connection(what).await?;
-        views(&query(&client, what, CHANGED, &[&after.0, &after.1, &limit]).await?)
+        all(&query(&client, what, CHANGED, &[&seconds]).await?)
     }
 
-    /// How the plane is filled.
+    /// How many tasks and items there are at present.
     pub async fn counts(&self) -> Result<Counts, Error> {
         let what = "count tasks";
         let client = self.connection(what).await?;
@@ -215,10 +269,10 @@ impl Store {
             queued: row.get("queued"),
             active: row.get("active"),
             open_items: row.get("open_items"),
-            server_version: row.get("server_version"),
         })
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn all(rows: &[Row]) -> Result<Vec<Seen>, Error> {
+    rows.iter().map(Seen::try_from).collect()
+}

@@ -158,7 +158,10 @@ impl Launcher {
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             if let Err(error) = self.reconcile().await {
-                tracing::warn!(error = errors::chain(&error), "could not look after workers");
+                tracing::warn!(
+                    error = errors::chain(&error),
+                    "could not look after workers"
+                );
             }
             let poll = if self.ending.is_empty() {
                 POLL
@@ -366,11 +369,22 @@ impl Launcher {
 
 /// What a sidecar's environment holds: where tools are, which certificates to trust, how much to log. No secrets.
 fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
-    #[expect(clippy::disallowed_methods, reason = "passes what is named here on, and reads nothing")]
-    ["PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "MAINLOOP_LOG", "RUST_BACKTRACE"]
-        .into_iter()
-        .filter_map(|name| Some((name, std::env::var_os(name)?)))
-        .collect()
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "passes what is named here on, and reads nothing"
+    )]
+    [
+        "PATH",
+        "LANG",
+        "TZ",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "MAINLOOP_LOG",
+        "RUST_BACKTRACE",
+    ]
+    .into_iter()
+    .filter_map(|name| Some((name, std::env::var_os(name)?)))
+    .collect()
 }
 
 /// Removes a folder, also where its inhabitant took its own rights away.

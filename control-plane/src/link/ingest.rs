@@ -127,7 +127,9 @@ fn reading(milestone: &Milestone) -> Reading {
         return Reading::Nothing;
     };
     match fact {
-        Fact::PlanningStarted(_) => note("planning_started", "planning started".to_owned(), json!({})),
+        Fact::PlanningStarted(_) => {
+            note("planning_started", "planning started".to_owned(), json!({}))
+        }
         Fact::PlanReady(ready) => {
             let (number, url) = link(ready.issue.as_ref());
             workflow(
@@ -147,7 +149,8 @@ fn reading(milestone: &Milestone) -> Reading {
             let (number, url) = link(nothing.issue.as_ref());
             let mut occurrence = Occurrence::new(Event::NothingToChange, "worker");
             occurrence.text = format!("nothing to change: {}", first_line(&nothing.reason));
-            occurrence.detail = json!({ "reason": clean(&nothing.reason), "issue": number, "url": url });
+            occurrence.detail =
+                json!({ "reason": clean(&nothing.reason), "issue": number, "url": url });
             occurrence.facts.summary = Some(clean(&nothing.reason));
             occurrence.facts.plan_issue = (number > 0).then_some((number, url));
             Reading::Workflow(occurrence)
@@ -291,7 +294,11 @@ fn reading(milestone: &Milestone) -> Reading {
         ),
         Fact::PushRefused(refused) => note(
             "push_refused",
-            format!("push refused: {} ({})", clean(&refused.target), clean(&refused.reason)),
+            format!(
+                "push refused: {} ({})",
+                clean(&refused.target),
+                clean(&refused.reason)
+            ),
             json!({ "target": clean(&refused.target), "reason": clean(&refused.reason) }),
         ),
         Fact::ProgressNoted(progress) => note(
@@ -324,7 +331,10 @@ fn question(asked: &QuestionAsked) -> Reading {
         },
         "worker",
     );
-    let first = asked.questions.first().map(|question| clean(&question.text));
+    let first = asked
+        .questions
+        .first()
+        .map(|question| clean(&question.text));
     let first = first.unwrap_or_default();
     occurrence.text = format!("question asked: {}", first_line(&first));
     occurrence.detail = json!({ "question": first });

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use mainloop_core::{Event, Run};
 use mainloop_proto::v1::{
     AnswerCommand, Command, ConnectRequest, ConnectResponse, HeartbeatAck, LogCredit, LogSource,
-    MilestoneAck, SayCommand, command, connect_request::Frame as In, connect_response::Frame as Out,
+    MilestoneAck, SayCommand, command, connect_request::Frame as In,
+    connect_response::Frame as Out,
 };
 use tokio::{
     sync::{broadcast, mpsc},
@@ -72,7 +73,11 @@ pub(super) async fn run(
     {
         Ok(Some(connected)) => connected,
         Ok(None) => {
-            send(&outgoing, Out::Assignment(welcome::stop("the attempt is over"))).await;
+            send(
+                &outgoing,
+                Out::Assignment(welcome::stop("the attempt is over")),
+            )
+            .await;
             return;
         }
         Err(error) => {
@@ -158,8 +163,11 @@ impl Session {
         let Some(welcome) = welcome else {
             return Err(End::Over("the attempt is over"));
         };
-        self.assigned = welcome.assignment.as_ref().map_or(0, |work| work.phase_version);
-        self.send(Out::Welcome(Box::new(welcome))).await?;
+        self.assigned = welcome
+            .assignment
+            .as_ref()
+            .map_or(0, |work| work.phase_version);
+        self.send(Out::Welcome(welcome)).await?;
         self.tell_commands().await?;
         let mut silent_since = Instant::now();
         loop {

@@ -8,25 +8,20 @@ use std::time::Duration;
 use futures_util::future;
 use jiff::Timestamp;
 use mainloop_proto::v1::{
-    GetInboxItemRequest, InboxItem, InboxItemKind, StreamTaskLogsRequest, StreamTaskLogsResponse,
-    TaskEvent, TaskState, WatchTaskRequest, WatchTaskResponse,
+    GetInboxItemRequest, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskEvent, TaskState,
+    WatchTaskRequest, WatchTaskResponse,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tonic::{Status, Streaming};
 
-use super::{all_events, live::Live};
+use super::{all_events, live::Live, story};
 use crate::{
     args::{Global, task::Watch},
     client::{Client, ConnectError},
-    commands::{connect, show},
+    commands::connect,
     exit::{self, Call, Exit},
-    format,
-    output::{
-        self, Output, json,
-        region::Region,
-        style::{self, Style},
-    },
-    text, words,
+    output::{self, Output, json, region::Region},
+    words,
 };
 
 /// Between redraws while nothing happens: the elapsed time counts on.
@@ -54,6 +49,7 @@ pub(super) async fn run(watch: Watch, global: &Global, output: &Output) -> anyho
         last_seq: 0,
         log_position: 0,
         announced: Vec::new(),
+        away: None,
     };
     let mut client = connect(global).await?;
     loop {
@@ -65,7 +61,7 @@ pub(super) async fn run(watch: Watch, global: &Global, output: &Output) -> anyho
             let what = format!("watch the task `{}`", session.id);
             return Err(Call::failed(what)(status).into());
         }
-        client = session.reconnect(global).await?;
+        client = session.reconnect(status, global).await?;
     }
 }
 
@@ -99,6 +95,8 @@ struct Session<'a> {
     log_position: i64,
     /// Items that were announced, with their revision.
     announced: Vec<String>,
+    /// Since when the plane is away, and how often it was tried.
+    away: Option<(Instant, usize)>,
 }
 
 impl Session<'_> {
@@ -129,7 +127,10 @@ impl Session<'_> {
             match woken {
                 Woken::Change(change) => {
                     let change = match *change {
-                        Ok(Some(change)) => change,
+                        Ok(Some(change)) => {
+                            self.back();
+                            change
+                        }
                         Ok(None) => {
                             let status = Status::unavailable("the plane ended the stream");
                             return Ok(Ended::Lost(status));
@@ -224,27 +225,10 @@ impl Session<'_> {
             return None;
         }
         self.last_seq = event.seq;
-        if event.ignored {
-            return None;
-        }
-        let words = if event.text.is_empty() {
-            &event.kind
-        } else {
-            &event.text
-        };
-        Some(self.stamped(event.time.as_ref(), Style::Plain, &text::one_line(words)))
+        (!event.ignored).then(|| story::milestone(event, self.output))
     }
 
-    fn stamped(&self, time: Option<&prost_types::Timestamp>, style: Style, text: &str) -> String {
-        let time = format::time(time, Timestamp::now());
-        format!(
-            "{}  {}",
-            self.output.paint(Style::Dim, &time),
-            self.output.paint(style, text)
-        )
-    }
-
-    /// What a person is asked, and what to type. A lost item is announced by its id alone: the stream tells what comes next.
+    /// What a person is asked, and what to type. An item that cannot be read is announced by its id: the stream tells what comes next.
     async fn announce(&self, item: &str, client: &mut Client) -> anyhow::Result<Vec<String>> {
         let request = GetInboxItemRequest {
             item_id: item.to_owned(),
@@ -253,51 +237,11 @@ impl Session<'_> {
             Ok(response) => json::clean(response.get_ref())?.item,
             Err(_) => None,
         };
-        let Some(found) = found else {
-            return Ok(vec![self.stamped(
-                None,
-                Style::Yellow,
-                &format!("needs you: mainloop show {item}"),
-            )]);
-        };
-        let kind = words::kind(found.kind());
-        let time = found.open_time.as_ref();
-        if !self.view {
-            let line = format!(
-                "needs you: {kind} {item}: {}  (mainloop show {item})",
-                found.title
-            );
-            return Ok(vec![self.stamped(time, Style::Plain, &line)]);
-        }
-        let mut lines = vec![self.stamped(
-            time,
-            Style::Yellow,
-            &format!("needs you: {kind} {item}: {}", found.title),
-        )];
-        lines.extend(self.question(&found));
-        if !matches!(found.kind(), InboxItemKind::Question) {
-            lines.push(format!("          mainloop show {item}"));
-        }
-        lines.extend(
-            words::commands_for(&found)
-                .into_iter()
-                .map(|command| format!("          {command}")),
-        );
-        Ok(lines)
-    }
-
-    fn question(&self, item: &InboxItem) -> Vec<String> {
-        let palette = self.output.palette();
-        item.questions
-            .iter()
-            .flat_map(|question| {
-                let asked = palette.paint(Style::Bold, &question.text);
-                // A single question is the item's title, which stands above.
-                let asked = (question.text != item.title).then_some(asked);
-                asked.into_iter().chain(show::options(question, palette))
-            })
-            .map(|line| format!("        {line}"))
-            .collect()
+        Ok(match found {
+            Some(found) if self.view => story::question(&found, self.output),
+            Some(found) => vec![story::question_line(&found, self.output)],
+            None => vec![story::unread(item, self.output)],
+        })
     }
 
     /// How the command ends in this state; nothing while it goes on.
@@ -327,34 +271,41 @@ impl Session<'_> {
         Some(stream.into_inner())
     }
 
-    /// Waits for the plane, for a bounded time.
-    async fn reconnect(&mut self, global: &Global) -> anyhow::Result<Client> {
+    /// Waits for the plane, for a bounded time that a plane which takes connections and drops them again does not renew.
+    async fn reconnect(&mut self, lost: Status, global: &Global) -> anyhow::Result<Client> {
         let trouble = "the plane does not answer; waiting for it to come back (Ctrl-C stops watching, the task goes on)";
-        if self.view {
-            self.live.trouble = Some(trouble.to_owned());
-            self.draw(&[])?;
-        } else {
-            self.output.note(trouble);
+        if self.away.is_none() {
+            if self.view {
+                self.live.trouble = Some(trouble.to_owned());
+                self.draw(&[])?;
+            } else {
+                self.output.note(trouble);
+            }
         }
-        let started = Instant::now();
-        let mut pauses = PAUSES
-            .iter()
-            .chain(std::iter::repeat(&PAUSES[PAUSES.len() - 1]));
-        loop {
-            let pause = pauses.next().copied().unwrap_or_default();
-            sleep(pause).await;
+        let (since, mut tries) = self.away.unwrap_or((Instant::now(), 0));
+        let mut refusal = None;
+        while since.elapsed() < PATIENCE {
+            sleep(PAUSES[tries.min(PAUSES.len() - 1)]).await;
+            tries += 1;
+            self.away = Some((since, tries));
             match connect(global).await {
-                Ok(client) => {
-                    self.live.trouble = None;
-                    if !self.view {
-                        self.output.note("the plane is back");
-                    }
-                    return Ok(client);
-                }
-                Err(ConnectError::Unreachable { .. }) if started.elapsed() < PATIENCE => {}
+                Ok(client) => return Ok(client),
+                Err(error @ ConnectError::Unreachable { .. }) => refusal = Some(error),
                 Err(error) => return Err(error.into()),
             }
             self.draw(&[])?;
+        }
+        Err(match refusal {
+            Some(refusal) => refusal.into(),
+            None => Call::failed(format!("watch the task `{}`", self.id))(lost).into(),
+        })
+    }
+
+    /// The plane speaks again.
+    fn back(&mut self) {
+        self.live.trouble = None;
+        if self.away.take().is_some() && !self.view {
+            self.output.note("the plane is back");
         }
     }
 
@@ -379,7 +330,7 @@ impl Session<'_> {
         if self.output.is_json() {
             return Ok(());
         }
-        let lines = self.ending();
+        let lines = story::ending(&self.live.task, self.output);
         if self.view {
             self.region.draw(&lines, &[])?;
         } else {
@@ -399,35 +350,6 @@ impl Session<'_> {
             _ => {}
         }
         Ok(())
-    }
-
-    fn ending(&self) -> Vec<String> {
-        let task = &self.live.task;
-        let end = format::timestamp(task.settle_time.as_ref())
-            .or_else(|| format::timestamp(task.update_time.as_ref()))
-            .unwrap_or_else(Timestamp::now);
-        let mut facts = vec![words::state(task)];
-        if let Some(failure) = &task.failure {
-            facts.push(failure.message.clone());
-        }
-        if !task.diffstat.is_empty() {
-            facts.push(task.diffstat.clone());
-        }
-        facts.push(format!("cost {}", format::money(task.cost_micros)));
-        if task.confirm_time.is_some() {
-            facts.push(format!(
-                "took {}",
-                format::since(task.confirm_time.as_ref(), end)
-            ));
-        }
-        let headline = format!("{}: {}", task.short_id, facts.join(", "));
-        let mut lines = vec![self.output.paint(style::of_group(task.group()), &headline)];
-        for (name, link) in [("issue", &task.issue), ("pull", &task.pull_request)] {
-            if let Some(link) = link {
-                lines.push(format!("  {name:<6} {}", link.url));
-            }
-        }
-        lines
     }
 }
 

@@ -1,0 +1,415 @@
+//! Puts the parts together; the only place that knows them all.
+//!
+//! Start: lock the data folder, database, schema, loops, sockets. SIGTERM stops the plane and leaves workers and
+//! database running, for the next start to adopt; SIGINT ends everything; a second signal exits at once.
+
+use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+
+use mainloop_proto::v1::{Credentials, ModelCredentialKind};
+use nix::fcntl::{Flock, FlockArg};
+use secrecy::ExposeSecret;
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use uuid::Uuid;
+
+use crate::{
+    config::{Config, Database, ModelKind},
+    db::{self, Store, claims::Caps},
+    dispatch, errors,
+    launcher::process::{Launcher, Options as LauncherOptions, WorkerConfig},
+    link::{Lease, Link, Offer},
+    policy, postgres,
+    rpc::{
+        Shared,
+        access::{About, Access, Health},
+        serve,
+        task::Rules,
+    },
+    supervisor::{OnExit, Supervisor},
+    watch::{self, Watch},
+    watchers,
+};
+
+/// How long tasks may take to end when the plane stops.
+const GRACE: Duration = Duration::from_secs(10);
+/// Any id does: each worker derives its own from its attempt, above a fixed base.
+const SOME_UID: u32 = 1_905_000_000;
+
+/// Why the plane did not start, or stopped by itself.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A credential is missing.
+    #[error("{}", .0.join("\n"))]
+    Missing(Vec<String>),
+    /// A folder could not be made.
+    #[error("could not make {path}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another plane runs on this folder.
+    #[error(
+        "another plane runs on {0}: use it, or give this one a folder of its own with --data-dir"
+    )]
+    Running(PathBuf),
+    /// The private server.
+    #[error("the private PostgreSQL did not start")]
+    Postgres(#[from] postgres::Error),
+    /// The store.
+    #[error("the database is not usable")]
+    Store(#[from] db::Error),
+    /// A socket.
+    #[error("could not listen on {what}")]
+    Listen {
+        /// Which.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A signal handler.
+    #[error("could not listen for signals")]
+    Signal(#[source] io::Error),
+    /// A core service ended.
+    #[error("a core service ended unexpectedly; its last words are in the log above")]
+    Service,
+}
+
+/// Runs the plane until it is told to stop.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    let missing: Vec<String> = config.missing().iter().map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        return Err(Error::Missing(missing));
+    }
+    let _lock = lock(&config)?;
+    let supervisor = Supervisor::new();
+    let stop = supervisor.stop_token();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let (mut server, database_config) = match &config.database {
+        Database::Embedded(options) => {
+            let server = postgres::Server::start(options.clone()).await?;
+            let config = server.config();
+            (Some(server), config)
+        }
+        Database::External(config) => (None, (**config).clone()),
+    };
+    let store = Store::new(database_config);
+    db::migrate::migrate(&store).await?;
+    let version = store.server_version().await?;
+    let host = host_id(&config)?;
+    let health = Health::default();
+    let launcher = start_loops(&config, &store, &host, &supervisor);
+    let replica = Uuid::now_v7();
+    let lease = Arc::new(Lease::default());
+    lease.renew(&store, replica).await;
+    supervisor.spawn(
+        "rescue",
+        OnExit::Fatal,
+        dispatch::rescue(
+            store.clone(),
+            Arc::clone(&lease),
+            replica,
+            config.policy.lost_after(),
+            stop.clone(),
+        ),
+    );
+    let shared = Shared {
+        store: store.clone(),
+        rules: Arc::new(rules(&config)),
+        stop: stop.clone(),
+    };
+    let kind = if server.is_some() {
+        "embedded"
+    } else {
+        "external"
+    };
+    let about = About {
+        started: jiff::Timestamp::now(),
+        database: format!("{kind}, PostgreSQL {version}"),
+        code_host: config
+            .code_host
+            .url
+            .as_str()
+            .trim_end_matches('/')
+            .to_owned(),
+        model_credential: config.model.as_ref().map_or("", |model| model.kind.word()),
+        launcher: if config.sandbox {
+            "process, sandboxed".to_owned()
+        } else {
+            "process, without a sandbox".to_owned()
+        },
+        slots: config.slots,
+        health: health.clone(),
+    };
+    let offer = Offer {
+        credentials: credentials(&config),
+        policy: policy::worker_policy,
+    };
+    let link = Link::new(store.clone(), replica, lease, offer, supervisor.clone());
+    let routes = serve::routes(&shared, Access::new(shared.clone(), about), link);
+    listen(&config, &shared, &routes, &supervisor).await?;
+    identify(&config, health, &supervisor);
+    tracing::info!(socket = %config.socket().display(), "plane is ready");
+
+    let keep = async {
+        match &mut server {
+            Some(server) => server.keep(stop.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let failed = supervisor.failed();
+    let ends_all = tokio::select! {
+        _ = interrupt.recv() => true,
+        _ = terminate.recv() => false,
+        () = failed.cancelled() => false,
+        () = keep => false,
+    };
+    let by_itself = supervisor.failed().is_cancelled();
+    tracing::info!(ends_all, "plane is stopping");
+    let stopping = async {
+        if tokio::time::timeout(GRACE, supervisor.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some tasks did not end in time");
+        }
+        if ends_all {
+            launcher.end_all().await;
+            if let Some(server) = server
+                && let Err(error) = server.stop().await
+            {
+                tracing::warn!(
+                    error = errors::chain(&error),
+                    "the private PostgreSQL did not stop"
+                );
+            }
+        }
+    };
+    tokio::select! {
+        () = stopping => {}
+        _ = interrupt.recv() => tracing::warn!("exiting at once"),
+        _ = terminate.recv() => tracing::warn!("exiting at once"),
+    }
+    if by_itself {
+        Err(Error::Service)
+    } else {
+        Ok(())
+    }
+}
+
+/// One plane a folder: held until the process ends.
+fn lock(config: &Config) -> Result<Flock<File>, Error> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = |source| Error::Folder {
+        path: config.data_dir.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&config.data_dir).map_err(folder)?;
+    // The database server and the harnesses run as others than root: they pass through, and read nothing.
+    let mode = if nix::unistd::geteuid().is_root() {
+        0o711
+    } else {
+        0o700
+    };
+    std::fs::set_permissions(&config.data_dir, PermissionsExt::from_mode(mode)).map_err(folder)?;
+    let file = File::create(config.data_dir.join("lock")).map_err(folder)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| Error::Running(config.data_dir.clone()))
+}
+
+/// This host's id: made once, kept in the data folder.
+fn host_id(config: &Config) -> Result<String, Error> {
+    let path = config.data_dir.join("host-id");
+    let failed = |source| Error::Folder {
+        path: path.clone(),
+        source,
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim().parse::<Uuid>().is_ok() => Ok(text.trim().to_owned()),
+        Ok(_) => Err(failed(io::Error::other("it does not hold a UUID"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = Uuid::new_v4().to_string();
+            let beside = path.with_extension("new");
+            std::fs::write(&beside, &id).map_err(failed)?;
+            std::fs::rename(&beside, &path).map_err(failed)?;
+            Ok(id)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Starts the loops. Returns a launcher for the stop that ends everything.
+fn start_loops(config: &Config, store: &Store, host: &str, supervisor: &Supervisor) -> Launcher {
+    let stop = supervisor.stop_token();
+    let options = LauncherOptions {
+        agent: config.agent.clone(),
+        workers: config.data_dir.join("workers"),
+        host: host.to_owned(),
+        worker: WorkerConfig {
+            attempt_id: Uuid::nil(),
+            host_id: host.to_owned(),
+            link_socket: config.socket(),
+            dir: PathBuf::new(),
+            claude: config.claude.clone(),
+            sandbox: config.sandbox,
+            uid: nix::unistd::geteuid().is_root().then_some(SOME_UID),
+            mounts: config.policy.toolchains_json(),
+        },
+    };
+    let caps = Caps {
+        total: config.slots,
+        per_repository: config.policy.slots.per_repository,
+    };
+    let launcher = || Launcher::new(store.clone(), options.clone(), supervisor.clone());
+    supervisor.spawn("launcher", OnExit::Fatal, launcher().run(stop.clone()));
+    supervisor.spawn(
+        "dispatcher",
+        OnExit::Fatal,
+        dispatch::claim(store.clone(), host.to_owned(), caps, stop.clone()),
+    );
+    supervisor.spawn(
+        "timers",
+        OnExit::Fatal,
+        dispatch::timers(store.clone(), stop.clone()),
+    );
+    supervisor.spawn(
+        "listener",
+        OnExit::Fatal,
+        watchers::listen(store.clone(), stop.clone()),
+    );
+    supervisor.spawn(
+        "notifier",
+        OnExit::Fatal,
+        watchers::notify(store.clone(), stop.clone()),
+    );
+    if let Some(token) = &config.code_host.token {
+        let watch = Watch::new(
+            store.clone(),
+            watch::Options {
+                api: config.code_host.api.clone(),
+                token: token.clone(),
+                interval: config.policy.watch_interval(),
+            },
+        );
+        supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop));
+    }
+    launcher()
+}
+
+fn rules(config: &Config) -> Rules {
+    let policy = &config.policy;
+    Rules {
+        code_host: config.code_host.url.clone(),
+        models: policy.model_names(),
+        default_model: policy.default_model.clone(),
+        default_budget_micros: policy::micros(policy.default_budget_usd),
+        max_budget_micros: policy::micros(policy.max_budget_usd),
+        snapshot: policy.snapshot(),
+        unsandboxed: !config.sandbox,
+        repositories: policy.repositories.clone(),
+    }
+}
+
+fn credentials(config: &Config) -> Credentials {
+    let bare = |url: &url::Url| url.as_str().trim_end_matches('/').to_owned();
+    let mut credentials = Credentials {
+        github_api_url: bare(&config.code_host.api),
+        git_url: bare(&config.code_host.url),
+        ..Credentials::default()
+    };
+    if let Some(token) = &config.code_host.token {
+        token
+            .expose_secret()
+            .trim()
+            .clone_into(&mut credentials.github_token);
+    }
+    if let Some(model) = &config.model {
+        credentials.model_url = bare(&model.url);
+        credentials.set_model_kind(match model.kind {
+            ModelKind::ApiKey => ModelCredentialKind::ApiKey,
+            ModelKind::OauthToken => ModelCredentialKind::OauthToken,
+            ModelKind::Gateway => ModelCredentialKind::Gateway,
+        });
+        model
+            .secret
+            .expose_secret()
+            .trim()
+            .clone_into(&mut credentials.model_secret);
+    }
+    credentials
+}
+
+async fn listen(
+    config: &Config,
+    shared: &Shared,
+    routes: &tonic::service::Routes,
+    supervisor: &Supervisor,
+) -> Result<(), Error> {
+    let socket = config.socket();
+    let unix = serve::bind_unix(&socket).map_err(|source| Error::Listen {
+        what: socket.display().to_string(),
+        source,
+    })?;
+    let (served, answers) = (shared.clone(), routes.clone());
+    supervisor.spawn("unix socket", OnExit::Fatal, async move {
+        if let Err(error) = serve::unix(served, unix, answers).await {
+            tracing::error!(error = errors::chain(&error), "the socket failed");
+        }
+    });
+    let Some(listen) = config.listen.clone() else {
+        return Ok(());
+    };
+    let tcp = TcpListener::bind(listen.address)
+        .await
+        .map_err(|source| Error::Listen {
+            what: listen.address.to_string(),
+            source,
+        })?;
+    let (served, answers) = (shared.clone(), routes.clone());
+    supervisor.spawn("tcp socket", OnExit::Fatal, async move {
+        if let Err(error) = serve::tcp(served, tcp, listen.tls, answers).await {
+            tracing::error!(error = errors::chain(&error), "the TCP socket failed");
+        }
+    });
+    Ok(())
+}
+
+/// Learns who the code host's credential is, for `status`; a host that does not answer delays nothing.
+fn identify(config: &Config, health: Health, supervisor: &Supervisor) {
+    let Some(token) = config.code_host.token.clone() else {
+        return;
+    };
+    let api = config.code_host.api.clone();
+    let stop = supervisor.stop_token();
+    supervisor.spawn("identify", OnExit::Log, async move {
+        let repo = mainloop_github::Repo {
+            owner: "mainloop".to_owned(),
+            name: "identity".to_owned(),
+        };
+        let asked = async {
+            mainloop_github::Client::new(&api, repo, &token)?
+                .identity()
+                .await
+        };
+        let answer = tokio::select! {
+            () = stop.cancelled() => return,
+            answer = asked => answer,
+        };
+        match answer {
+            Ok(identity) => health.set_login(&identity.login),
+            Err(error) => {
+                let problem = format!("the code host's credential: {}", errors::chain(&error));
+                tracing::warn!("{problem}");
+                health.set_problem("code host", Some(problem));
+            }
+        }
+    });
+}

@@ -1,0 +1,273 @@
+//! `AccessService`: tokens, who the caller is, and how the plane is.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use mainloop_proto::v1::{self, access_service_server::AccessService};
+use tonic::{Request, Response, Status};
+
+use super::{Error, Scope, Shared, convert};
+use crate::db::tokens::TokenRow;
+
+/// Longest name of a token.
+const MAX_NAME: usize = 63;
+
+/// What the plane tells about itself, beside what is in the database.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// When this process started.
+    pub started: Timestamp,
+    /// `embedded` or `external`, with the server's version.
+    pub database: String,
+    /// The code host.
+    pub code_host: String,
+    /// Kind of the model's credential; empty for none.
+    pub model_credential: &'static str,
+    /// The launcher, and whether workers are sandboxed.
+    pub launcher: String,
+    /// Slots that there are.
+    pub slots: u32,
+    /// What is learned while the plane runs.
+    pub health: Health,
+}
+
+/// What the plane learns about its own health. Cheap to clone; whoever learns something says it here.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    login: String,
+    problems: BTreeMap<&'static str, String>,
+}
+
+impl Health {
+    /// The identity that the code host's credential has.
+    pub fn set_login(&self, login: &str) {
+        login.clone_into(&mut self.lock().login);
+    }
+
+    /// What is wrong with a part of the plane, as a sentence; nothing when it is well again.
+    pub fn set_problem(&self, part: &'static str, problem: Option<String>) {
+        let mut known = self.lock();
+        match problem {
+            Some(problem) => known.problems.insert(part, problem),
+            None => known.problems.remove(part),
+        };
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Access {
+    shared: Shared,
+    about: About,
+}
+
+impl Access {
+    /// The service over what all services share.
+    pub fn new(shared: Shared, about: About) -> Self {
+        Self { shared, about }
+    }
+
+    async fn create(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<v1::CreateTokenResponse, Error> {
+        self.shared.caller(&request, Scope::Admin)?;
+        let request = request.into_inner();
+        let name = request.name.trim();
+        let mut violations = Vec::new();
+        let mut violate =
+            |field: &str, reason: &str| violations.push((field.to_owned(), reason.to_owned()));
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            violate(
+                "name",
+                "must have 1 to 63 characters, and no control characters",
+            );
+        }
+        if request.scopes.is_empty() {
+            violate(
+                "scopes",
+                "must name at least one of read, submit, approve, admin",
+            );
+        }
+        let mut scopes = Vec::new();
+        for scope in request.scopes() {
+            match scope {
+                v1::Scope::Unspecified => violate("scopes", "has a scope that does not exist"),
+                v1::Scope::Read => scopes.push(Scope::Read.word()),
+                v1::Scope::Submit => scopes.push(Scope::Submit.word()),
+                v1::Scope::Approve => scopes.push(Scope::Approve.word()),
+                v1::Scope::Admin => scopes.push(Scope::Admin.word()),
+            }
+        }
+        let ttl = request.ttl.map(|ttl| ttl.seconds);
+        if ttl.is_some_and(|seconds| seconds <= 0) {
+            violate("ttl", "must be longer than zero");
+        }
+        if !violations.is_empty() {
+            return Err(Error::Invalid { violations });
+        }
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a token's life")]
+        let ttl = ttl.map(|seconds| seconds as f64);
+        scopes.dedup();
+        let (token, secret) = self
+            .shared
+            .store
+            .create_token(name, &scopes, ttl)
+            .await?
+            .ok_or_else(|| Error::AlreadyExists {
+                message: format!(
+                    "a token named {name} is there; revoke it first, or choose another name"
+                ),
+            })?;
+        Ok(v1::CreateTokenResponse {
+            token: Some(on_wire(&token)),
+            secret,
+        })
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<v1::ListTokensResponse, Error> {
+        self.shared.caller(&request, Scope::Admin)?;
+        let tokens = self
+            .shared
+            .store
+            .list_tokens(request.into_inner().include_revoked)
+            .await?;
+        Ok(v1::ListTokensResponse {
+            tokens: tokens.iter().map(on_wire).collect(),
+        })
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<v1::RevokeTokenResponse, Error> {
+        self.shared.caller(&request, Scope::Admin)?;
+        let key = request.into_inner().token_id;
+        let token = self
+            .shared
+            .store
+            .revoke_token(&key)
+            .await?
+            .ok_or_else(|| Error::NotFound {
+                what: format!("token {key}"),
+            })?;
+        Ok(v1::RevokeTokenResponse {
+            token: Some(on_wire(&token)),
+        })
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<v1::GetStatusResponse, Error> {
+        self.shared.caller(&request, Scope::Read)?;
+        let counts = self.shared.store.counts().await?;
+        let known = self.about.health.lock().clone();
+        let rules = &self.shared.rules;
+        let count = |count: i64| i32::try_from(count).unwrap_or(i32::MAX);
+        Ok(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            start_time: Some(convert::timestamp(self.about.started)),
+            database: self.about.database.clone(),
+            code_host: self.about.code_host.clone(),
+            code_host_login: known.login,
+            model_credential: self.about.model_credential.to_owned(),
+            launcher: self.about.launcher.clone(),
+            slots_used: count(counts.slots_used),
+            slots_total: i32::try_from(self.about.slots).unwrap_or(i32::MAX),
+            queued: count(counts.queued),
+            open_items: count(counts.open_items),
+            active: count(counts.active),
+            problems: known.problems.into_values().collect(),
+            models: rules.models.clone(),
+            default_budget_micros: rules.default_budget_micros,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl AccessService for Access {
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        Ok(Response::new(self.create(request).await?))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        Ok(Response::new(self.list(request).await?))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        Ok(Response::new(self.revoke(request).await?))
+    }
+
+    async fn get_caller(
+        &self,
+        request: Request<v1::GetCallerRequest>,
+    ) -> Result<Response<v1::GetCallerResponse>, Status> {
+        let caller = self.shared.anyone(&request)?;
+        Ok(Response::new(v1::GetCallerResponse {
+            name: caller.name,
+            scopes: caller
+                .scopes
+                .into_iter()
+                .map(|scope| wire_scope(scope).into())
+                .collect(),
+            local: caller.local,
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(self.status(request).await?))
+    }
+}
+
+fn wire_scope(scope: Scope) -> v1::Scope {
+    match scope {
+        Scope::Read => v1::Scope::Read,
+        Scope::Submit => v1::Scope::Submit,
+        Scope::Approve => v1::Scope::Approve,
+        Scope::Admin => v1::Scope::Admin,
+    }
+}
+
+fn on_wire(token: &TokenRow) -> v1::Token {
+    v1::Token {
+        id: token.id.clone(),
+        name: token.name.clone(),
+        scopes: Scope::ALL
+            .into_iter()
+            .filter(|scope| token.scopes.iter().any(|word| word == scope.word()))
+            .map(|scope| wire_scope(scope).into())
+            .collect(),
+        create_time: Some(convert::timestamp(token.created_at)),
+        expire_time: token.expires_at.map(convert::timestamp),
+        revoke_time: token.revoked_at.map(convert::timestamp),
+        last_use_time: token.used_at.map(convert::timestamp),
+    }
+}

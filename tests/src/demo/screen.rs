@@ -1,0 +1,85 @@
+//! What the demo prints and asks.
+
+use std::{io::Write as _, time::Instant};
+
+use anyhow::{Result, bail};
+use mainloop_proto::v1::TaskEvent;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
+
+/// Events that only say how the plane keeps house.
+const QUIET: &[&str] = &[
+    "claimed",
+    "worker_connected",
+    "session_started",
+    "wait_elapsed",
+];
+
+/// The terminal. A pipe that was closed is no reason to stop.
+pub(super) struct Screen {
+    start: Instant,
+    input: Lines<BufReader<Stdin>>,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            input: BufReader::new(tokio::io::stdin()).lines(),
+        }
+    }
+
+    /// A line as it is.
+    pub(super) fn line(&self, text: &str) {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+
+    /// A heading.
+    pub(super) fn head(&self, text: &str) {
+        self.line(&format!("\n== {text}"));
+    }
+
+    /// A line with the time since the start.
+    pub(super) fn stamp(&self, text: &str) {
+        self.line(&format!(
+            "[{:5.1} s] {text}",
+            self.start.elapsed().as_secs_f64()
+        ));
+    }
+
+    /// Text with a margin, every line of it.
+    pub(super) fn quote(&self, text: &str) {
+        for line in text.lines() {
+            self.line(&format!("    | {}", plain(line)));
+        }
+    }
+
+    /// An event of the task.
+    pub(super) fn event(&self, event: &TaskEvent) {
+        if !QUIET.contains(&event.kind.as_str()) && !event.ignored {
+            self.stamp(&plain(&event.text));
+        }
+    }
+
+    /// Asks for one line.
+    pub(super) async fn ask(&mut self, question: &str) -> Result<String> {
+        let mut out = std::io::stdout();
+        let _ = write!(out, "{question} ");
+        let _ = out.flush();
+        match self.input.next_line().await {
+            Ok(Some(line)) => Ok(line.trim().to_owned()),
+            _ => bail!("the input ended where an answer was needed; `--yes` answers everything"),
+        }
+    }
+
+    /// Seconds since the start.
+    pub(super) fn elapsed(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// Without control and bidirectional characters: the text may come from a model.
+fn plain(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+        .collect()
+}

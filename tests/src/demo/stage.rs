@@ -1,0 +1,221 @@
+//! Everything that runs during the demo: the stand-ins, the plane, and the folder that they live in.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::job;
+use crate::{
+    anthropic::{Anthropic, Credential},
+    claude::claude_path,
+    github::{self, GitHub},
+    world::{
+        binaries::{self, binary},
+        client::Client,
+        plane::{self, Plane},
+        processes,
+        scene::Scene,
+    },
+};
+
+/// The first port that the emulated code host tries, so that its links look the same in each run.
+const PORT: u16 = 8471;
+/// How long the plane may take to end its workers and its PostgreSQL.
+const END_WITHIN: Duration = Duration::from_secs(30);
+/// Prefix of the demo's folders in the data folder.
+const PREFIX: &str = ".demo-";
+/// The identity that the plane's token belongs to.
+const BOT: &str = "mainloop-bot";
+
+const POLICY: &str = "no_ci_after_seconds = 20\nwatch_seconds = 2\n";
+
+/// Credentials of a real model, from the environment.
+const REAL: &[&str] = &[
+    "ANTHROPIC_API_KEY",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+];
+
+/// What runs. Dropping it kills all of it; [`Stage::end`] ends it as a user would.
+pub(super) struct Stage {
+    pub(super) scene: Arc<Scene>,
+    plane: Option<Plane>,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Starts everything; `say` is told each step.
+    pub(super) async fn start(data: &Path, real: bool, say: impl Fn(&str)) -> Result<Self> {
+        fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+        remove_old(data);
+        let folder = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .tempdir_in(data)
+            .context("make the demo's folder")?;
+        // PostgreSQL and the harness run as other users where the demo runs as root.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .context("open the demo's folder")?;
+
+        let github = GitHub::start(github::Options {
+            port: free_port().await,
+            ..github::Options::default()
+        })
+        .await
+        .context("start the emulated code host")?;
+        let token = format!("ghp_{}", Uuid::new_v4().simple());
+        github.add_token(&token, github::Token::classic(BOT));
+        github.seed(job::seed(BOT))?;
+        say(&format!(
+            "code host (emulated): {}/{}",
+            github.base_url(),
+            job::REPOSITORY
+        ));
+
+        let mut env = vec![("GITHUB_TOKEN".into(), token.into())];
+        let model = if real {
+            env.extend(real_credentials()?);
+            say("model: the real one, with your own credential");
+            None
+        } else {
+            let key = format!("sk-ant-api03-{}", Uuid::new_v4().simple());
+            let model =
+                Anthropic::start(job::script().accepting(Credential::ApiKey(key.clone()))).await?;
+            env.push(("ANTHROPIC_API_KEY".into(), key.into()));
+            env.push(("ANTHROPIC_BASE_URL".into(), OsString::from(&model.base_url)));
+            say(&format!(
+                "model: SCRIPTED, it plays a part written in advance ({}); `MODEL=real` uses your own key",
+                model.base_url
+            ));
+            Some(model)
+        };
+
+        let options = options(folder.path(), &github, env)?;
+        fs::write(folder.path().join("policy.toml"), POLICY).context("write the policy file")?;
+        let plane = Plane::start(&options).await?;
+        say("plane: started, with a private PostgreSQL of its own");
+        Ok(Self {
+            scene: Arc::new(Scene {
+                client: Client::at(&options.socket())?,
+                github,
+                model,
+                data: options.data,
+                log: options.log,
+            }),
+            plane: Some(plane),
+            folder,
+        })
+    }
+
+    /// Ends everything and removes the folder. Fails where a process was left.
+    pub(super) async fn end(mut self) -> Result<()> {
+        let ended = match self.plane.take() {
+            Some(plane) => plane.interrupt(END_WITHIN).await.map(|_| ()),
+            None => Ok(()),
+        };
+        let left = processes::of(self.folder.path());
+        processes::kill_all(self.folder.path());
+        ended?;
+        if !left.is_empty() {
+            let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
+            bail!(
+                "these processes outlived the plane and were killed:\n{}",
+                lines.join("\n")
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        processes::kill_all(self.folder.path());
+    }
+}
+
+fn options(
+    folder: &Path,
+    github: &GitHub,
+    credentials: Vec<(OsString, OsString)>,
+) -> Result<plane::Options> {
+    let mut env: Vec<(OsString, OsString)> = vec![
+        ("HOME".into(), folder.into()),
+        ("MAINLOOP_CLAUDE".into(), claude_path()?.into()),
+        ("MAINLOOP_AGENT".into(), binary(binaries::AGENT)?.into()),
+    ];
+    for name in [
+        "PATH",
+        "LANG",
+        "TZ",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "MAINLOOP_POSTGRES_BIN",
+        "MAINLOOP_LOG",
+    ] {
+        env.extend(std::env::var_os(name).map(|value| (name.into(), value)));
+    }
+    env.extend(credentials);
+    Ok(plane::Options {
+        binary: binary(binaries::PLANE)?,
+        data: folder.join("d"),
+        log: folder.join("plane.log"),
+        env,
+        args: vec![
+            "--policy".into(),
+            folder.join("policy.toml").into(),
+            "--github-url".into(),
+            github.base_url().into(),
+            "--github-api-url".into(),
+            github.api_url().into(),
+        ],
+    })
+}
+
+fn real_credentials() -> Result<Vec<(OsString, OsString)>> {
+    let found: Vec<(OsString, OsString)> = REAL
+        .iter()
+        .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
+        .collect();
+    if found.iter().all(|(name, _)| name == "ANTHROPIC_BASE_URL") {
+        bail!(
+            "MODEL=real needs a credential: set ANTHROPIC_API_KEY (from https://console.anthropic.com) or \
+             CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`)"
+        );
+    }
+    Ok(found)
+}
+
+/// The usual port where it is free, else any.
+async fn free_port() -> u16 {
+    match TcpListener::bind(("127.0.0.1", PORT)).await {
+        Ok(_) => PORT,
+        Err(_) => 0,
+    }
+}
+
+/// Removes what an earlier demo left that was killed: its processes and its folder.
+fn remove_old(data: &Path) {
+    for entry in fs::read_dir(data).into_iter().flatten().flatten() {
+        let path: PathBuf = entry.path();
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        // The lock of one that still runs is its plane or its workers: leave those alone.
+        if ours
+            && processes::of(&path)
+                .iter()
+                .all(|process| process.command.contains("postgres"))
+        {
+            processes::kill_all(&path);
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! A whole small world for end-to-end tests: emulated code host, scripted model, and the real plane with its private
+//! PostgreSQL, which starts real workers with the real Claude Code CLI.
+//!
+//! A test talks with it: `world.submit(..)`, `task.approve()`, `task.expect_state(..)`. Every wait is on a condition and
+//! fails with what was seen. A world that is dropped without [`World::end`], as by a failed test, kills what it
+//! started; `end` stops it as a user would and fails where anything is left.
+
+pub mod binaries;
+pub mod client;
+pub mod item;
+pub mod plane;
+pub mod processes;
+pub mod scene;
+pub mod script;
+pub mod task;
+pub mod wait;
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use mainloop_proto::v1::{CreateTaskRequest, Task as Wire};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+pub use self::{item::Item, plane::Plane, scene::Scene, task::Task};
+use crate::{
+    anthropic::{self, Anthropic, Credential, Script},
+    claude::claude_path,
+    github::{self, GitHub, Options as GitHubOptions, Role, Seed},
+};
+
+/// Worlds that run at the same time. Each has a PostgreSQL, a plane and a CLI of 200 MB.
+static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(3)));
+
+/// How long a plane may take to end all its workers and its PostgreSQL.
+const END_WITHIN: Duration = Duration::from_secs(60);
+/// The person who owns the repositories.
+pub const PERSON: &str = "ada";
+/// The identity that the plane's token belongs to.
+pub const BOT: &str = "mainloop-bot";
+
+/// Limits short enough for tests. What a story needs differently it adds.
+const POLICY: &str = "\
+default_budget_usd = 5.0
+no_ci_after_seconds = 3
+lost_after_seconds = 3
+watch_seconds = 1
+[limits]
+max_attempts = 5
+backoff_millis = 100
+backoff_max_seconds = 1
+";
+
+/// How a world differs from the usual one.
+pub struct Settings {
+    script: Script,
+    /// Lines for the top of the policy file, above `[limits]`.
+    policy: String,
+    /// Lines for its `[limits]`.
+    limits: String,
+}
+
+impl Settings {
+    /// The usual world with this model.
+    pub fn script(script: Script) -> Self {
+        Self {
+            script,
+            policy: String::new(),
+            limits: String::new(),
+        }
+    }
+
+    /// Adds top-level lines to the policy file.
+    #[must_use]
+    pub fn policy(mut self, lines: &str) -> Self {
+        self.policy = format!("{lines}\n");
+        self
+    }
+
+    /// Adds lines to the `[limits]` of the policy file.
+    #[must_use]
+    pub fn limits(mut self, lines: &str) -> Self {
+        self.limits = format!("{lines}\n");
+        self
+    }
+}
+
+/// A world. See the module.
+pub struct World {
+    scene: Arc<Scene>,
+    plane: Option<Plane>,
+    options: plane::Options,
+    secrets: Secrets,
+    ended: bool,
+    // Removed after everything that lives in it.
+    folder: TempDir,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Credentials that exist in a world: what must never be found where Claude can read.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    /// The code host's token.
+    pub github: String,
+    /// The model's API key.
+    pub model: String,
+}
+
+impl World {
+    /// The usual world, on a good day.
+    pub async fn new() -> Result<Self> {
+        Self::with(Settings::script(script::good_day())).await
+    }
+
+    /// The usual world with this model.
+    pub async fn scripted(script: Script) -> Result<Self> {
+        Self::with(Settings::script(script)).await
+    }
+
+    /// A world of its own kind.
+    pub async fn with(settings: Settings) -> Result<Self> {
+        let place = Arc::clone(&PLACES)
+            .acquire_owned()
+            .await
+            .context("wait for a place")?;
+        let folder = tempfile::Builder::new()
+            .prefix("mainloop-world-")
+            .tempdir()
+            .context("make the world's folder")?;
+        // PostgreSQL and the harness run as other users where the tests run as root.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .context("open the world's folder")?;
+        let secrets = Secrets {
+            github: format!("ghp_{}", Uuid::new_v4().simple()),
+            model: format!("sk-ant-api03-{}", Uuid::new_v4().simple()),
+        };
+        let github = GitHub::start(GitHubOptions::default())
+            .await
+            .context("start the emulated code host")?;
+        github.add_token(&secrets.github, github::Token::classic(BOT));
+        let script = settings
+            .script
+            .accepting(Credential::ApiKey(secrets.model.clone()));
+        let model = Anthropic::start(script).await?;
+        let options = options(folder.path(), &github, &model, &secrets)?;
+        fs::create_dir(&options.data).context("make the data folder")?;
+        fs::set_permissions(&options.data, fs::Permissions::from_mode(0o755))
+            .context("open the data folder")?;
+        let policy = format!("{}{POLICY}{}", settings.policy, settings.limits);
+        fs::write(folder.path().join("policy.toml"), policy).context("write the policy file")?;
+        let scene = Arc::new(Scene {
+            client: client::Client::at(&options.socket())?,
+            github,
+            model: Some(model),
+            data: options.data.clone(),
+            log: options.log.clone(),
+        });
+        let mut world = Self {
+            scene,
+            plane: None,
+            options,
+            secrets,
+            ended: false,
+            folder,
+            _place: place,
+        };
+        world.start_plane().await?;
+        Ok(world)
+    }
+
+    /// The emulated code host.
+    pub fn github(&self) -> &GitHub {
+        &self.scene.github
+    }
+
+    /// The scripted model.
+    pub fn model(&self) -> &anthropic::Running {
+        self.scene
+            .model
+            .as_ref()
+            .expect("a world has a scripted model")
+    }
+
+    /// The plane's gRPC clients.
+    pub fn client(&self) -> &client::Client {
+        &self.scene.client
+    }
+
+    /// The credentials of this world.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The plane's data folder.
+    pub fn data(&self) -> &Path {
+        &self.scene.data
+    }
+
+    /// The plane's process id while it runs.
+    pub fn plane_pid(&self) -> Option<i32> {
+        self.plane.as_ref().and_then(Plane::pid)
+    }
+
+    /// Makes a repository `ada/<name>` that the plane may write to, and returns its URL.
+    pub fn repo(&self, name: &str, files: &[(&str, &str)]) -> Result<String> {
+        let full = format!("{PERSON}/{name}");
+        let seed = files
+            .iter()
+            .fold(Seed::new(&full), |seed, (path, text)| seed.file(path, text));
+        self.github().seed(seed)?;
+        self.github().add_collaborator(&full, BOT, Role::Write)?;
+        Ok(format!("{}/{full}", self.github().base_url()))
+    }
+
+    /// Proposes a task.
+    pub async fn propose(&self, repository: &str, description: &str) -> Result<Task> {
+        self.create(CreateTaskRequest {
+            repository_url: repository.to_owned(),
+            description: description.to_owned(),
+            ..CreateTaskRequest::default()
+        })
+        .await
+    }
+
+    /// Proposes a task and says yes in the same call.
+    pub async fn submit(&self, repository: &str, description: &str) -> Result<Task> {
+        self.create(CreateTaskRequest {
+            repository_url: repository.to_owned(),
+            description: description.to_owned(),
+            confirm: true,
+            ..CreateTaskRequest::default()
+        })
+        .await
+    }
+
+    /// Creates a task as asked.
+    pub async fn create(&self, request: CreateTaskRequest) -> Result<Task> {
+        let reply = self.client().tasks().create_task(request).await;
+        let reply = reply.with_context(|| format!("create a task\n{}", self.scene.report()))?;
+        let task = reply.into_inner().task.context("the plane sent no task")?;
+        Ok(self.follow(task))
+    }
+
+    /// A handle on a task that is there.
+    pub fn follow(&self, task: Wire) -> Task {
+        Task::follow(Arc::clone(&self.scene), task)
+    }
+
+    /// Starts the plane, for the first time or again.
+    pub async fn start_plane(&mut self) -> Result<()> {
+        if self.plane.is_some() {
+            bail!("the plane runs already");
+        }
+        self.plane = Some(Plane::start(&self.options).await?);
+        Ok(())
+    }
+
+    /// Ends the plane with SIGKILL. Workers and PostgreSQL go on.
+    pub async fn kill_plane(&mut self) -> Result<()> {
+        let plane = self.plane.take().context("the plane does not run")?;
+        plane.kill().await
+    }
+
+    /// Ends every worker's sidecar with SIGKILL, and returns how many there were.
+    pub fn kill_agents(&self) -> Result<usize> {
+        let mut killed = 0;
+        for worker in self.scene.workers() {
+            if let Some(pid) = agent_pid(&worker)
+                && processes::command(pid).contains("sidecar")
+            {
+                kill(Pid::from_raw(pid), Signal::SIGKILL)
+                    .with_context(|| format!("kill the agent {pid}"))?;
+                killed += 1;
+            }
+        }
+        Ok(killed)
+    }
+
+    /// Folders of the workers that are there now.
+    pub fn workers(&self) -> Vec<std::path::PathBuf> {
+        self.scene.workers()
+    }
+
+    /// Processes of workers: what belongs to a folder below `workers`.
+    pub fn worker_processes(&self) -> Vec<processes::Found> {
+        let mut found: Vec<_> = self
+            .scene
+            .workers()
+            .iter()
+            .flat_map(|worker| processes::of(worker))
+            .collect();
+        found.sort_by_key(|process| process.pid);
+        found.dedup();
+        found
+    }
+
+    /// Waits until no worker has a process, and none has a folder.
+    pub async fn expect_no_worker(&self) -> Result<()> {
+        wait::until("all workers to be gone", wait::PATIENCE, async || {
+            let left = self.worker_processes();
+            let folders = self.scene.workers();
+            if left.is_empty() && folders.is_empty() {
+                return Ok(());
+            }
+            let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
+            Err(format!(
+                "{} folders, and these processes:\n{}\n{}",
+                folders.len(),
+                lines.join("\n"),
+                self.scene.report()
+            ))
+        })
+        .await
+    }
+
+    /// Stops everything as a user does, and checks: no process left, the code host was used as its description says, the
+    /// model was never asked what its script does not have.
+    pub async fn end(mut self) -> Result<()> {
+        self.ended = true;
+        if let Some(plane) = self.plane.take() {
+            let status = plane.interrupt(END_WITHIN).await;
+            if let Err(error) = status {
+                processes::kill_all(self.folder.path());
+                return Err(error);
+            }
+        }
+        let folder = self.folder.path();
+        let left = wait::until(
+            "no process to be left",
+            Duration::from_secs(10),
+            async || {
+                let left = processes::of(folder);
+                if left.is_empty() {
+                    return Ok(());
+                }
+                let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
+                Err(lines.join("\n"))
+            },
+        )
+        .await;
+        if left.is_err() {
+            processes::kill_all(folder);
+        }
+        left?;
+        self.model().check()?;
+        self.scene.github.assert_contract();
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !self.ended {
+            processes::kill_all(self.folder.path());
+        }
+    }
+}
+
+/// How the plane is run in this world.
+fn options(
+    folder: &Path,
+    github: &GitHub,
+    model: &anthropic::Running,
+    secrets: &Secrets,
+) -> Result<plane::Options> {
+    let text = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let env = vec![
+        (OsString::from("PATH"), path),
+        (OsString::from("HOME"), folder.as_os_str().to_owned()),
+        (OsString::from("MAINLOOP_CLAUDE"), claude_path()?.into()),
+        (
+            OsString::from("MAINLOOP_AGENT"),
+            binaries::binary(binaries::AGENT)?.into(),
+        ),
+        text(
+            "MAINLOOP_LOG",
+            "info,mainloop_control_plane=debug,mainloop_worker_agent=debug",
+        ),
+        text("RUST_BACKTRACE", "1"),
+        text("GITHUB_TOKEN", &secrets.github),
+        text("ANTHROPIC_API_KEY", &secrets.model),
+        text("ANTHROPIC_BASE_URL", &model.base_url),
+    ];
+    let args = [
+        "--policy".into(),
+        folder.join("policy.toml").into(),
+        "--github-url".into(),
+        OsString::from(github.base_url()),
+        "--github-api-url".into(),
+        OsString::from(github.api_url()),
+    ];
+    Ok(plane::Options {
+        binary: binaries::binary(binaries::PLANE)?,
+        data: folder.join("data"),
+        log: folder.join("plane.log"),
+        env,
+        args: args.into(),
+    })
+}
+
+/// The sidecar's process id, as its folder remembers it.
+fn agent_pid(worker: &Path) -> Option<i32> {
+    let mark = fs::read(worker.join("process.json")).ok()?;
+    let mark: serde_json::Value = serde_json::from_slice(&mark).ok()?;
+    i32::try_from(mark["pid"].as_i64()?).ok()
+}

@@ -1,0 +1,141 @@
+//! The real control plane as a child process, with its private PostgreSQL.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use mainloop_proto::v1::GetStatusRequest;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, Command};
+
+use super::{
+    client::Client,
+    wait::{PATIENCE, until},
+};
+
+/// How to run a plane.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program.
+    pub binary: PathBuf,
+    /// Its data folder.
+    pub data: PathBuf,
+    /// Where its log goes; starts are appended.
+    pub log: PathBuf,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Arguments after `serve`.
+    pub args: Vec<OsString>,
+}
+
+impl Options {
+    /// The socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.data.join("mainloop.sock")
+    }
+}
+
+/// A plane that runs. Dropping it kills nothing: whoever made it ends it.
+#[derive(Debug)]
+pub struct Plane {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Plane {
+    /// Starts it and waits until it answers.
+    pub async fn start(options: &Options) -> Result<Self> {
+        let mut plane = Self::spawn(options)?;
+        let client = Client::at(&options.socket())?;
+        until("the plane to answer", PATIENCE, async || {
+            if let Ok(Some(status)) = plane.child.try_wait() {
+                return Ok(Err(status));
+            }
+            match client.access().get_status(GetStatusRequest {}).await {
+                Ok(_) => Ok(Ok(())),
+                Err(status) => Err(format!("{status}; its log:\n{}", tail(&options.log, 30))),
+            }
+        })
+        .await?
+        .map_err(|status| {
+            anyhow::anyhow!(
+                "the plane ended with {status}; its log:\n{}",
+                tail(&options.log, 30)
+            )
+        })?;
+        Ok(plane)
+    }
+
+    fn spawn(options: &Options) -> Result<Self> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&options.log)
+            .with_context(|| format!("open the plane's log {}", options.log.display()))?;
+        let again = log.try_clone().context("open the plane's log twice")?;
+        let child = Command::new(&options.binary)
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(&options.data)
+            .args(&options.args)
+            .env_clear()
+            .envs(options.env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(again)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {}", options.binary.display()))?;
+        Ok(Self {
+            child,
+            log: options.log.clone(),
+        })
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok())
+    }
+
+    /// Ends it with SIGKILL, as a crash would; workers and PostgreSQL go on.
+    pub async fn kill(mut self) -> Result<()> {
+        self.child.start_kill().context("kill the plane")?;
+        self.child.wait().await.context("wait for the plane")?;
+        Ok(())
+    }
+
+    /// Ends it and all that it runs by SIGINT, as Ctrl-C does. Fails where it takes longer than `limit`.
+    pub async fn interrupt(mut self, limit: Duration) -> Result<ExitStatus> {
+        if let Some(pid) = self.pid() {
+            kill(Pid::from_raw(pid), Signal::SIGINT).context("interrupt the plane")?;
+        }
+        match tokio::time::timeout(limit, self.child.wait()).await {
+            Ok(status) => status.context("wait for the plane"),
+            Err(_) => bail!(
+                "the plane did not end within {limit:?} after SIGINT; its log:\n{}",
+                tail(&self.log, 30)
+            ),
+        }
+    }
+
+    /// Returns when it has ended by itself.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        self.child.wait().await.context("wait for the plane")
+    }
+}
+
+/// The last `lines` lines of a file; empty where there is none.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

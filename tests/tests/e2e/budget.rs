@@ -1,0 +1,59 @@
+//! What a task may cost.
+
+use anyhow::Result;
+use mainloop_proto::v1::{CreateTaskRequest, FailureClass, TaskState};
+use mainloop_tests::{
+    anthropic::{Conversation, Reply, Rule, Script, Usage, call, when},
+    world::{World, script},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_whose_budget_is_used_up_fails_and_asks_the_model_no_more() -> Result<()> {
+    let dear = Usage {
+        input: 1_000,
+        output: 100_000,
+        ..Usage::default()
+    };
+    let script = Script::new().with(Conversation::rules(
+        "dear",
+        when::always(),
+        vec![Rule::reply(
+            when::prompt(script::PLAN),
+            Reply::call(call::bash("ls")).charging(dear),
+        )],
+    ));
+    let world = World::scripted(script).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .create(CreateTaskRequest {
+            repository_url: repo,
+            description: "Teach the calculator to subtract.".to_owned(),
+            budget_micros: 50_000,
+            confirm: true,
+            ..CreateTaskRequest::default()
+        })
+        .await?;
+    let failed = task.expect_state(TaskState::Failed).await?;
+    assert_eq!(
+        failed.failure.clone().unwrap_or_default().class(),
+        FailureClass::Budget,
+        "{failed:?}"
+    );
+    assert!(
+        failed.cost_micros > 50_000,
+        "what was spent is shown: {}",
+        failed.cost_micros
+    );
+    world.expect_no_worker().await?;
+    let asked = world
+        .model()
+        .requests()
+        .iter()
+        .filter(|seen| seen.is_message())
+        .count();
+    assert_eq!(
+        asked, 1,
+        "after the reply that used it up the model is not asked again"
+    );
+    world.end().await
+}

@@ -1,0 +1,125 @@
+//! Checks: red, never green, absent.
+
+use anyhow::Result;
+use mainloop_proto::v1::{InboxItemKind, TaskState};
+use mainloop_tests::{
+    anthropic::{Conversation, Script, when},
+    world::{Settings, World, script},
+};
+
+/// The calculator without its workflow.
+fn without_ci() -> Vec<(&'static str, &'static str)> {
+    script::calculator()
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with(".github"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ci_finds_is_shown_to_the_model_and_mended() -> Result<()> {
+    let world = World::scripted(script::red_then_green()).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    task.expect_state(TaskState::Ready).await?;
+    let prompts: Vec<String> = world
+        .model()
+        .requests()
+        .iter()
+        .filter(|request| request.is_message())
+        .map(|request| request.request().prompt().to_owned())
+        .filter(|prompt| prompt.contains(script::FIX))
+        .collect();
+    assert!(!prompts.is_empty(), "the model was asked to mend");
+    assert!(
+        prompts[0].contains("AssertionError: 8 != 2"),
+        "the failing test's words are in the prompt:\n{}",
+        prompts[0]
+    );
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_failure_twice_asks_a_person() -> Result<()> {
+    // Each turn changes something, and the test fails in the same way.
+    let note = |text: &str| script::commit(&[("NOTES.md", text)], "Note it");
+    let script = Script::new().with(Conversation::rules(
+        "never right",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            script::implementing(vec![script::subtract(false)], "Done."),
+            script::fixing(
+                vec![note("{{re:this is attempt (\\d+ of \\d+)}}\n")],
+                "Mended, I think.",
+            ),
+        ],
+    ));
+    let world = World::scripted(script).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert!(
+        item.seen.body.contains("in the same way"),
+        "{}",
+        item.seen.body
+    );
+    assert_eq!(task.now().state(), TaskState::Blocked);
+    item.reject("not worth it").await?;
+    task.expect_state(TaskState::Failed).await?;
+    world.expect_no_worker().await?;
+    let drafts = world.github().read(|site| {
+        site.repo("ada/calc")
+            .unwrap()
+            .pulls()
+            .filter(|(_, pull)| pull.draft)
+            .count()
+    });
+    assert_eq!(drafts, 1, "what never became green stays a draft");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_any_check_a_person_decides() -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &without_ci())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert!(item.seen.title.starts_with("No CI"), "{}", item.seen.title);
+    let drafts = world.github().read(|site| {
+        site.repo("ada/calc")
+            .unwrap()
+            .pulls()
+            .filter(|(_, pull)| pull.draft)
+            .count()
+    });
+    assert_eq!(drafts, 1, "no checks is not success");
+    item.approve().await?;
+    task.expect_state(TaskState::Ready).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policy_can_refuse_a_repository_without_checks() -> Result<()> {
+    let settings = Settings::script(script::good_day()).limits("no_ci = 'fail'");
+    let world = World::with(settings).await?;
+    let repo = world.repo("calc", &without_ci())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let failed = task.expect_state(TaskState::Failed).await?;
+    assert_eq!(
+        failed.failure.unwrap_or_default().class(),
+        mainloop_proto::v1::FailureClass::Ci
+    );
+    world.end().await
+}

@@ -1,0 +1,127 @@
+//! The whole way with the `mainloop` command, as a user types it.
+
+use std::{path::Path, process::Stdio};
+
+use anyhow::{Context, Result};
+use mainloop_proto::v1::{InboxItemKind, TaskState};
+use mainloop_tests::world::{
+    World,
+    binaries::{self, binary},
+    script,
+};
+use serde_json::Value;
+use tokio::process::Command;
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs `mainloop` against the world's plane, as a script does: not on a terminal.
+async fn mainloop(data: &Path, arguments: &[&str]) -> Result<Ran> {
+    let output = Command::new(binary(binaries::CLI)?)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("MAINLOOP_DATA_DIR", data)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(mainloop_tests::world::wait::PATIENCE, output)
+        .await
+        .with_context(|| format!("mainloop {} did not end", arguments.join(" ")))??;
+    Ok(Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_goes_the_whole_way_at_a_shell() -> Result<()> {
+    let world = World::scripted(script::red_then_green()).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let data = world.data();
+
+    let created = mainloop(
+        data,
+        &[
+            "task",
+            "create",
+            "-y",
+            "-o",
+            "json",
+            "--repo",
+            &repo,
+            "Teach the calculator to subtract.",
+        ],
+    )
+    .await?;
+    assert_eq!(created.code, 0, "{}", created.stderr);
+    let created: Value = serde_json::from_str(&created.stdout).context("the CLI prints JSON")?;
+    let short = created["task"]["shortId"]
+        .as_str()
+        .or(created["shortId"].as_str())
+        .context("it has a short id")?
+        .to_owned();
+
+    // The library's handle follows the same task, so that the shell's commands come when they make sense.
+    let reply = world
+        .client()
+        .tasks()
+        .get_task(mainloop_proto::v1::GetTaskRequest {
+            task_id: short.clone(),
+        })
+        .await?;
+    let task = world.follow(reply.into_inner().task.context("the plane has it")?);
+    let plan = task.expect_item(InboxItemKind::Plan).await?;
+    let id = format!("{}@{}", plan.seen.id, plan.seen.revision);
+
+    let inbox = mainloop(data, &["inbox"]).await?;
+    assert_eq!(inbox.code, 0, "{}", inbox.stderr);
+    assert!(inbox.stdout.contains(&id), "{}", inbox.stdout);
+    let shown = mainloop(data, &["show", &id]).await?;
+    assert!(
+        shown.stdout.contains("The calculator learns to subtract."),
+        "{}{}",
+        shown.stdout,
+        shown.stderr
+    );
+    let approved = mainloop(data, &["approve", &id]).await?;
+    assert_eq!(approved.code, 0, "{}", approved.stderr);
+    let again = mainloop(data, &["approve", &id]).await?;
+    assert_ne!(again.code, 0, "an item is resolved once: {}", again.stdout);
+
+    let watched = mainloop(data, &["task", "watch", &short]).await?;
+    assert_eq!(watched.code, 0, "{}{}", watched.stdout, watched.stderr);
+    for words in [
+        "plan approved",
+        "draft PR created",
+        "CI failed",
+        "CI passed",
+        "ready for review",
+    ] {
+        assert!(
+            watched.stdout.contains(words),
+            "no {words:?} in:\n{}",
+            watched.stdout
+        );
+    }
+    task.expect_state(TaskState::Ready).await?;
+    let events = mainloop(data, &["task", "events", &short]).await?;
+    assert!(
+        events.stdout.contains("ready_for_review") || events.stdout.contains("ready for review"),
+        "{}",
+        events.stdout
+    );
+    let logs = mainloop(data, &["task", "logs", &short]).await?;
+    assert!(
+        logs.stdout.contains("Subtract subtracts now."),
+        "Claude's words are in the log:\n{}",
+        logs.stdout
+    );
+    let absent = mainloop(data, &["task", "get", "nosuch"]).await?;
+    assert_eq!(absent.code, 3, "{}", absent.stderr);
+    world.end().await
+}

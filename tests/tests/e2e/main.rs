@@ -1,0 +1,14 @@
+//! End to end: each module is a story, told with the real plane, the real agent and the real Claude Code CLI.
+#![allow(clippy::unwrap_used)]
+
+mod budget;
+mod cancel;
+mod ci;
+mod command_line;
+mod good_day;
+mod kills;
+mod people;
+mod pushes;
+mod secrets;
+mod together;
+mod wall;
