@@ -110,6 +110,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         pulls::STATEMENTS,
         read::STATEMENTS,
         say::STATEMENTS,
+        tokens::STATEMENTS,
         transition::STATEMENTS,
     ]
     .concat()
@@ -170,3 +171,6 @@ pub async fn query(
         .await
         .map_err(Error::on(what))
 }
+
+#[cfg(test)]
+mod tests;

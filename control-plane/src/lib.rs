@@ -16,3 +16,6 @@ pub mod supervisor;
 pub mod texts;
 pub mod watch;
 pub mod watchers;
+
+#[cfg(test)]
+mod testing;

@@ -104,3 +104,6 @@ fn words(field: &str, text: &str) -> Result<String, Error> {
     }
     Ok(text.replace('\0', "\u{fffd}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub async fn serve(cgi: &Cgi<'_>, request: Request<Incoming>) -> std::io::Result
         pipes.ok_or_else(|| std::io::Error::other("git http-backend has no pipes"))?;
     let feed = feed(stdin, request.into_body());
     if cgi.settle {
-        let (_, answer) = tokio::join!(feed, whole(stdout));
+        let ((), answer) = tokio::join!(feed, whole(stdout));
         child.wait().await?;
         return answer;
     }

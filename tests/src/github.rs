@@ -12,11 +12,13 @@ mod call;
 mod changes;
 mod ci;
 mod contract;
+mod exchange;
 mod faults;
 mod git;
 mod git_server;
 mod graphql;
 mod html;
+mod hub;
 mod people;
 mod problem;
 mod render;
@@ -45,8 +47,12 @@ pub use site::{
     ReviewComment, Run, Site, Step, Suite, User,
 };
 
+use hub::Hub;
 use problem::Problem;
-use server::Hub;
+use server::Part;
+
+/// How long `wait_for` waits before it gives up.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where an emulator listens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,12 +84,16 @@ impl GitHub {
             .await
             .with_context(|| format!("listen on {address}"))?;
         let base = format!("http://{}", listener.local_addr()?);
+        let store = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("listen for logs")?;
         let dir = tempfile::Builder::new()
             .prefix("github-")
             .tempdir()
             .context("make the emulator's folder")?;
         let site = Site {
             base: base.clone(),
+            blobs: format!("http://{}", store.local_addr()?),
             users: BTreeMap::new(),
             repos: BTreeMap::new(),
             requests: Vec::new(),
@@ -97,11 +107,12 @@ impl GitHub {
             started: site::now(),
         };
         let hub = Arc::new(Hub::new(site, dir));
-        tokio::spawn(server::listen(hub.clone(), listener));
+        tokio::spawn(server::listen(hub.clone(), listener, Part::Site));
+        tokio::spawn(server::listen(hub.clone(), store, Part::Blobs));
         Ok(Self {
             hub,
             base,
-            patience: options.patience.unwrap_or(server::PATIENCE),
+            patience: options.patience.unwrap_or(PATIENCE),
         })
     }
 
@@ -220,7 +231,7 @@ impl GitHub {
         match tokio::time::timeout(self.patience, self.hub.wait(look)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_stopped)) => panic!("the emulator stopped before {what}"),
-            Err(_elapsed) => panic!(
+            Err(tokio::time::error::Elapsed { .. }) => panic!(
                 "{what}: not seen within {:?}. The site:\n{}",
                 self.patience,
                 self.read(html::summary)

@@ -21,7 +21,7 @@ const WORD: &str =
 const WORDS: &str = "SELECT question, text, at FROM human_word WHERE task_id = $1 ORDER BY n";
 
 const ADVANCE: &str = "\
-UPDATE attempt SET milestone = $2 WHERE id = $1 AND milestone = $2 - 1 AND state <> 'ended' RETURNING task_id";
+UPDATE attempt SET milestone = $2::bigint WHERE id = $1 AND milestone = $2::bigint - 1 AND state <> 'ended' RETURNING task_id";
 
 const APPEND_LOGS: &str = "\
 WITH moved AS (UPDATE task SET log_position = log_position + cardinality($3::text[]) WHERE id = $1 RETURNING log_position) \

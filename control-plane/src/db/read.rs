@@ -37,6 +37,10 @@ macro_rules! state {
     };
 }
 
+/// For the test.
+#[cfg(test)]
+pub(super) const STATE: &str = state!();
+
 const BY_ID: &str = seen!("WHERE task.id = $1");
 
 const BY_SHORT_ID: &str = seen!("WHERE task.short_id = $1");

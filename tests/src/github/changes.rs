@@ -1,6 +1,7 @@
 //! The changes that requests, pushes and people make to the site, and what follows from them: a push moves the heads of
 //! pull requests and starts workflows, a merge closes the issues that it names.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use http::StatusCode;
@@ -65,8 +66,8 @@ pub(super) fn create_repo(site: &mut Site, new: &NewRepo<'_>) -> Result<()> {
         default_branch: "main".to_owned(),
         collaborators: [(new.owner.to_owned(), Role::Admin)].into(),
         labels: labels.into(),
-        issues: Default::default(),
-        refs: Default::default(),
+        issues: BTreeMap::new(),
+        refs: BTreeMap::new(),
         pushes: Vec::new(),
         suites: Vec::new(),
         check_runs: Vec::new(),
@@ -159,16 +160,13 @@ fn follow_branch(site: &mut Site, name: &str, branch: &str, push: &Push) -> Resu
             continue;
         };
         issue.updated_at = now();
-        match &push.after {
-            Some(sha) => {
-                pull.head_sha.clone_from(sha);
-                git::set_ref(&repo.dir, &format!("refs/pull/{}/head", issue.number), sha)?;
-                changed.push((issue.number, sha.clone()));
-            }
-            None => {
-                issue.open = false;
-                issue.closed_at = Some(now());
-            }
+        if let Some(sha) = &push.after {
+            pull.head_sha.clone_from(sha);
+            git::set_ref(&repo.dir, &format!("refs/pull/{}/head", issue.number), sha)?;
+            changed.push((issue.number, sha.clone()));
+        } else {
+            issue.open = false;
+            issue.closed_at = Some(now());
         }
     }
     repo.refs = git::refs(&repo.dir)?;

@@ -118,7 +118,7 @@ pub(super) fn trigger(
     let files = git::entries(&dir, sha, ".github/workflows/").unwrap_or_default();
     for (at, file) in files
         .iter()
-        .filter(|file| file.name.ends_with(".yml") || file.name.ends_with(".yaml"))
+        .filter(|file| matches!(file.name.rsplit_once('.'), Some((_, "yml" | "yaml"))))
         .enumerate()
     {
         let text = String::from_utf8_lossy(&git::blob(&dir, &file.sha)?).into_owned();
@@ -132,7 +132,7 @@ pub(super) fn trigger(
         }
         let broken = parsed.is_err() || policy.force == Some(Conclusion::StartupFailure);
         let workflow = parsed.ok();
-        let (run_id, suite) = (site.id(), site.id());
+        let (run_id, suite_id) = (site.id(), site.id());
         let mut jobs = Vec::new();
         for (key, job) in workflow
             .iter()
@@ -156,7 +156,7 @@ pub(super) fn trigger(
             actor: login.to_owned(),
             head_branch: branch.to_owned(),
             head_sha: sha.to_owned(),
-            suite,
+            suite: suite_id,
             status: if broken {
                 Status::Completed
             } else {
@@ -174,7 +174,7 @@ pub(super) fn trigger(
             .collect();
         let repo = site.repo_mut(name)?;
         repo.suites.push(Suite {
-            id: suite,
+            id: suite_id,
             app: "github-actions".into(),
             head_sha: sha.into(),
             head_branch: branch.into(),
@@ -325,7 +325,7 @@ pub(super) fn post_check(
     conclusion: Option<Conclusion>,
 ) -> Result<u64, Problem> {
     const APP: &str = "quality-gate";
-    let (id, suite) = (site.id(), site.id());
+    let (id, suite_id) = (site.id(), site.id());
     let details_url = format!("{}/{name}/checks/{id}", site.base);
     let branch = site
         .need_repo(name)?
@@ -347,7 +347,7 @@ pub(super) fn post_check(
         .position(|run| run.app == APP && run.name == check && run.head_sha == sha);
     let at = known.unwrap_or_else(|| {
         repo.suites.push(Suite {
-            id: suite,
+            id: suite_id,
             app: APP.into(),
             head_sha: sha.into(),
             head_branch: branch,
@@ -356,7 +356,7 @@ pub(super) fn post_check(
         });
         repo.check_runs.push(CheckRun {
             id,
-            suite,
+            suite: suite_id,
             app: APP.into(),
             name: check.to_owned(),
             head_sha: sha.to_owned(),

@@ -60,7 +60,7 @@ pub(super) fn request(
         match body {
             Some(body) => wrong.extend(problems(&format!("{operation} request"), &schema, body)),
             None if described["required"] == true => {
-                wrong.push(format!("{operation} request: a body is required"))
+                wrong.push(format!("{operation} request: a body is required"));
             }
             None => {}
         }

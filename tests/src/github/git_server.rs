@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use super::access::{Level, Scope, Token};
 use super::changes;
 use super::git;
+use super::hub::Hub;
 use super::problem::Problem;
-use super::server::Hub;
 use crate::git_http::{Cgi, serve as cgi};
 
 /// What a refused git request is told; git shows it after `remote:`.
@@ -112,7 +112,7 @@ fn authorise(
         let reached = token.is_some_and(|token| {
             token.reaches(&repo.full_name()) && token.level(Scope::Contents) >= Level::Read
         });
-        !repo.private || reached && site.role(repo, login).is_some()
+        !repo.private || reached && repo.role(login).is_some()
     });
     let Some(repo) = visible else {
         // Whoever shows no credential is asked for one, whether or not there is something to see.
@@ -131,7 +131,7 @@ fn authorise(
             )));
         };
         let full = repo.full_name();
-        if !site.can_push(repo, login)
+        if !repo.can_push(login)
             || token.level(Scope::Contents) < Level::Write
             || !token.reaches(&full)
         {

@@ -78,7 +78,7 @@ fn resolve(site: &mut Site, token: &Token, field: &Field) -> Result<Value, Value
 /// The repository and number of the pull request with that node id, if the token sees it.
 fn find(site: &Site, token: &Token, id: &str) -> Result<(String, u64), Value> {
     let sees = |repo: &&super::site::Repo| {
-        !repo.private || token.reaches(&repo.full_name()) && site.role(repo, &token.login).is_some()
+        !repo.private || token.reaches(&repo.full_name()) && repo.role(&token.login).is_some()
     };
     let found = site.repos.values().filter(sees).find_map(|repo| {
         let pull = repo
@@ -104,7 +104,7 @@ fn set_draft(site: &mut Site, token: &Token, field: &Field, draft: bool) -> Resu
         .is_some_and(|issue| issue.author == token.login);
     if token.level(Scope::PullRequests) < Level::Write
         || repo.archived
-        || !(author || site.can_push(repo, &token.login))
+        || !(author || repo.can_push(&token.login))
     {
         return Err(forbidden());
     }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::ci::{Conclusion, Status};
-use super::server::Hub;
+use super::hub::Hub;
 use super::site::{CheckRun, Issue, Pull, Repo, Site};
 use super::{git, render};
 
@@ -80,7 +80,7 @@ fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Bod
     response
 }
 
-pub(super) fn page(hub: &Hub, method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
+pub(super) fn page(hub: &Hub, method: &Method, path: &str) -> Response<Body> {
     let site = hub.lock();
     let missing = || {
         respond(
@@ -94,9 +94,6 @@ pub(super) fn page(hub: &Hub, method: &Method, path: &str, headers: &HeaderMap) 
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let found = match parts[..] {
-        ["_blobs", owner, name, "jobs", id] => {
-            return blob(&site, &format!("{owner}/{name}"), id, headers);
-        }
         [""] => Some(front(&site)),
         [owner, name] => site
             .repo(&format!("{owner}/{name}"))
@@ -149,20 +146,25 @@ pub(super) fn page(hub: &Hub, method: &Method, path: &str, headers: &HeaderMap) 
 }
 
 /// A log as its store gives it: signed by its address, and offended by a credential, as the real one is.
-fn blob(site: &Site, repo: &str, id: &str, headers: &HeaderMap) -> Response<Body> {
+pub(super) fn blob(site: &Site, path: &str, headers: &HeaderMap) -> Response<Body> {
     if headers.contains_key(header::AUTHORIZATION) {
         let text = "<?xml version=\"1.0\"?><Error><Code>InvalidAuthenticationInfo</Code></Error>"
             .to_owned();
         return respond(StatusCode::BAD_REQUEST, "application/xml", text);
     }
-    let log = site
-        .repo(repo)
-        .and_then(|repo| repo.job(id.parse().ok()?))
-        .map(|(_, job)| job.log.clone());
-    log.map_or_else(
-        || respond(StatusCode::NOT_FOUND, "application/xml", String::new()),
-        |log| respond(StatusCode::OK, "text/plain; charset=utf-8", log),
-    )
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let log = match parts[..] {
+        [owner, name, "jobs", id] => {
+            let repo = site.repo(&format!("{owner}/{name}"));
+            repo.and_then(|repo| repo.job(id.parse().ok()?))
+                .map(|(_, job)| job.log.clone())
+        }
+        _ => None,
+    };
+    let missing = || respond(StatusCode::NOT_FOUND, "application/xml", String::new());
+    log.map_or_else(missing, |log| {
+        respond(StatusCode::OK, "text/plain; charset=utf-8", log)
+    })
 }
 
 fn front(site: &Site) -> Page {
@@ -292,7 +294,9 @@ fn thread(site: &Site, repo: &Repo, issue: &Issue) -> Page {
     }
     page.raw("<h2>Checks</h2><ul>");
     let checks = repo.checks(&pull.head_sha);
-    checks.iter().for_each(|run| check(&mut page, run));
+    for run in checks {
+        check(&mut page, run);
+    }
     for status in repo
         .statuses
         .iter()
@@ -302,7 +306,7 @@ fn thread(site: &Site, repo: &Repo, issue: &Issue) -> Page {
         page.badge(&status.state, &status.state);
         page.raw(&escape(&status.context));
     }
-    page.raw(&format!("</ul><h2>Commits</h2><ul>"));
+    page.raw("</ul><h2>Commits</h2><ul>");
     for commit in git::log(
         &repo.dir,
         &format!("{}..{}", pull.base_sha, pull.head_sha),

@@ -14,6 +14,8 @@ use super::problem::Problem;
 pub struct Site {
     /// `http://127.0.0.1:port`, without a slash at its end.
     pub base: String,
+    /// The origin of job logs: another one, as on GitHub, so that a client that takes its token there is found out.
+    pub(super) blobs: String,
     pub users: BTreeMap<String, User>,
     /// By lower-case `owner/name`.
     pub repos: BTreeMap<String, Repo>,
@@ -293,25 +295,22 @@ impl Site {
             format!("{id}+{login}@users.noreply.github.com"),
         )
     }
-
-    /// What `login` may do on `repo`: `None` where they cannot see it.
-    pub(super) fn role(&self, repo: &Repo, login: &str) -> Option<Role> {
-        if !login.is_empty() && login.eq_ignore_ascii_case(&repo.owner) {
-            return Some(Role::Admin);
-        }
-        repo.collaborators
-            .get(login)
-            .copied()
-            .or((!repo.private).then_some(Role::Read))
-    }
-
-    pub(super) fn can_push(&self, repo: &Repo, login: &str) -> bool {
-        self.role(repo, login)
-            .is_some_and(|role| role >= Role::Write)
-    }
 }
 
 impl Repo {
+    /// What `login` may do here: `None` where they cannot see it.
+    pub(super) fn role(&self, login: &str) -> Option<Role> {
+        if !login.is_empty() && login.eq_ignore_ascii_case(&self.owner) {
+            return Some(Role::Admin);
+        }
+        let given = self.collaborators.get(login).copied();
+        given.or((!self.private).then_some(Role::Read))
+    }
+
+    pub(super) fn can_push(&self, login: &str) -> bool {
+        self.role(login).is_some_and(|role| role >= Role::Write)
+    }
+
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.owner, self.name)
     }

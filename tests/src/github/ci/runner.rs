@@ -5,6 +5,7 @@
 //! environment, as GitHub's own runner does it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::super::git;
-use super::super::server::Hub;
+use super::super::hub::Hub;
 use super::super::site::{Repo, Run, now};
 use super::workflow::{Scalar, Step, Workflow};
 use super::{CiPolicy, Conclusion, Status, set_job};
@@ -212,7 +213,7 @@ async fn run_job(
     recorder.step(0, Status::Completed, Some(Conclusion::Success));
     let limit = job.timeout_minutes.map_or(JOB_TIMEOUT, Duration::from_mins);
     let deadline = tokio::time::Instant::now() + limit;
-    let tracking = format!("emulator_{}_{id}", uuid::Uuid::new_v4());
+    let orphans = Orphans(format!("emulator_{}_{id}", uuid::Uuid::new_v4()));
     let mut environment = plan.environment.clone();
     environment.extend(
         [
@@ -224,7 +225,7 @@ async fn run_job(
     );
     environment.extend([
         ("GITHUB_JOB".to_owned(), key.to_owned()),
-        ("RUNNER_TRACKING_ID".to_owned(), tracking.clone()),
+        ("RUNNER_TRACKING_ID".to_owned(), orphans.0.clone()),
     ]);
     add(&mut environment, &plan.workflow.env);
     add(&mut environment, &job.env);
@@ -265,7 +266,7 @@ async fn run_job(
             outcome = Conclusion::Failure;
         }
     }
-    kill_orphans(&tracking);
+    drop(orphans);
     recorder.step(job.steps.len() + 1, Status::InProgress, None);
     recorder.line("Cleaning up orphan processes");
     recorder.step(
@@ -416,7 +417,7 @@ async fn run_step(
             .ok_or_else(|| anyhow::anyhow!("the step has no output pipe"))?,
     );
     let mut reader = Lines::default();
-    let mut buffer = [0_u8; 16 * 1024];
+    let mut buffer = vec![0_u8; 16 * 1024];
     let status = loop {
         tokio::select! {
             read = output.read(&mut buffer) => match read {
@@ -462,25 +463,31 @@ fn run_action(recorder: &mut Recorder, action: &str) -> Conclusion {
     Conclusion::Failure
 }
 
-/// Kills what has the job's tracking id in its environment: daemons that left the process group.
-fn kill_orphans(tracking: &str) {
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return;
-    };
-    for process in processes.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
+/// Kills, at a job's end or when it is given up, what has its tracking id in its environment: daemons that left the
+/// process group.
+struct Orphans(String);
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        let tracking = self.0.as_bytes();
+        let Ok(processes) = std::fs::read_dir("/proc") else {
+            return;
         };
-        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
-        if environment
-            .windows(tracking.len())
-            .any(|part| part == tracking.as_bytes())
-        {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        for process in processes.flatten() {
+            let Some(pid) = process
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            if environment
+                .windows(tracking.len())
+                .any(|part| part == tracking)
+            {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
     }
 }
@@ -551,23 +558,21 @@ impl Recorder {
 
 /// One line of a log, with the time in front as GitHub writes it.
 fn append(repo: &mut Repo, job: u64, line: &str) {
-    let Some(job) = repo
-        .runs
-        .iter_mut()
-        .flat_map(|run| &mut run.jobs)
-        .find(|one| one.id == job)
-    else {
+    let mut jobs = repo.runs.iter_mut().flat_map(|run| &mut run.jobs);
+    let Some(job) = jobs.find(|one| one.id == job) else {
         return;
     };
-    let over = job.log.len() > LOG_MAX;
-    if over && !line.starts_with("##[") {
+    let full = job.log.len() > LOG_MAX;
+    // What the runner itself says is kept even then.
+    if full && !line.starts_with("##[") {
         return;
     }
     let stamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%7fZ");
-    job.log.push_str(&format!("{stamp} {line}\n"));
-    if !over && job.log.len() > LOG_MAX {
-        job.log.push_str(&format!(
-            "{stamp} ##[warning]The log is too long; the rest of the output is left out.\n"
-        ));
+    let _ = writeln!(job.log, "{stamp} {line}");
+    if !full && job.log.len() > LOG_MAX {
+        let _ = writeln!(
+            job.log,
+            "{stamp} ##[warning]The log is too long; the rest is left out."
+        );
     }
 }

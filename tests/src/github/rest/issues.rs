@@ -95,7 +95,7 @@ pub(super) fn create(site: &mut Site, call: &Call) -> Result {
         changes::create_issue(site, &call.repo(), call.login(), &title, call.text("body"))?;
     let repo = site.need_repo(&call.repo())?;
     // Labels and assignees of somebody without push access are dropped without a word, as GitHub does it.
-    if site.can_push(repo, call.login()) {
+    if repo.can_push(call.login()) {
         changes::set_labels(
             site,
             &call.repo(),
@@ -116,17 +116,8 @@ pub(super) fn get(site: &mut Site, call: &Call) -> Result {
     Ok(Reply::ok(one(site, call, call.number("issue_number")?)?))
 }
 
-pub(super) fn may_edit(
-    site: &Site,
-    repo: &Repo,
-    login: &str,
-    author: &str,
-) -> std::result::Result<(), Problem> {
-    if login == author
-        || site
-            .role(repo, login)
-            .is_some_and(|role| role >= Role::Triage)
-    {
+pub(super) fn may_edit(repo: &Repo, login: &str, author: &str) -> std::result::Result<(), Problem> {
+    if login == author || repo.role(login).is_some_and(|role| role >= Role::Triage) {
         return Ok(());
     }
     Err(Problem::forbidden("Must have admin rights to Repository."))
@@ -136,7 +127,7 @@ pub(super) fn update(site: &mut Site, call: &Call) -> Result {
     check_lengths("Issue", call)?;
     let number = call.number("issue_number")?;
     let repo = site.need_repo(&call.repo())?;
-    may_edit(site, repo, call.login(), &repo.issue(number)?.author)?;
+    may_edit(repo, call.login(), &repo.issue(number)?.author)?;
     edit_text(site.repo_mut(&call.repo())?.issue_mut(number)?, call);
     if let Some(labels) = call.texts("labels") {
         changes::set_labels(site, &call.repo(), number, labels)?;
@@ -263,7 +254,7 @@ fn own_comment(site: &Site, call: &Call, id: u64) -> std::result::Result<u64, Pr
         .iter()
         .find(|comment| comment.id == id)
         .map_or("", |comment| comment.author.as_str());
-    if author != call.login() && !site.can_push(repo, call.login()) {
+    if author != call.login() && !repo.can_push(call.login()) {
         return Err(Problem::forbidden("Must have admin rights to Repository."));
     }
     Ok(issue.number)

@@ -54,7 +54,7 @@ pub(super) fn list(site: &mut Site, call: &Call) -> Result {
 pub(super) fn create(site: &mut Site, call: &Call) -> Result {
     issues::check_lengths("PullRequest", call)?;
     let repo = site.need_repo(&call.repo())?;
-    if !site.can_push(repo, call.login()) {
+    if !repo.can_push(call.login()) {
         return Err(Problem::forbidden("must be a collaborator"));
     }
     let new = NewPull {
@@ -87,7 +87,7 @@ pub(super) fn update(site: &mut Site, call: &Call) -> Result {
     issues::check_lengths("PullRequest", call)?;
     let number = call.number("pull_number")?;
     let repo = site.need_repo(&call.repo())?;
-    issues::may_edit(site, repo, call.login(), &repo.pull(number)?.0.author)?;
+    issues::may_edit(repo, call.login(), &repo.pull(number)?.0.author)?;
     let base = call.text("base").map(|base| {
         repo.branch(base)
             .map(|sha| (base.to_owned(), sha.to_owned()))
@@ -144,8 +144,8 @@ pub(super) fn commits(site: &mut Site, call: &Call) -> Result {
 
 pub(super) fn merge(site: &mut Site, call: &Call) -> Result {
     let repo = site.need_repo(&call.repo())?;
-    if site
-        .role(repo, call.login())
+    if repo
+        .role(call.login())
         .is_none_or(|role| role < Role::Write)
     {
         return Err(Problem::not_found());
@@ -184,8 +184,10 @@ pub(super) fn is_merged(site: &mut Site, call: &Call) -> Result {
 
 pub(super) fn of_commit(site: &mut Site, call: &Call) -> Result {
     let repo = site.need_repo(&call.repo())?;
-    let sha = call.param("commit_sha");
-    let holds = |head: &str| git::merge_base(&repo.dir, sha, head).as_deref() == Some(sha);
+    let rev = call.param("commit_sha");
+    let sha = git::resolve(&repo.dir, rev)
+        .ok_or_else(|| Problem::unprocessable(format!("No commit found for SHA: {rev}")))?;
+    let holds = |head: &str| git::merge_base(&repo.dir, &sha, head).as_ref() == Some(&sha);
     let found = repo
         .pulls()
         .filter(|(_, pull)| holds(&pull.head_sha) && !holds(&pull.base_sha));

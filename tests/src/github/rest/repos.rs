@@ -19,8 +19,7 @@ pub(super) fn get(site: &mut Site, call: &Call) -> Result {
     Ok(Reply::ok(render::repo(
         site,
         repo,
-        site.role(repo, call.login())
-            .filter(|_| call.token.is_some()),
+        repo.role(call.login()).filter(|_| call.token.is_some()),
     )))
 }
 
@@ -185,7 +184,7 @@ pub(super) fn permission(site: &mut Site, call: &Call) -> Result {
             format!("{login} is not a user"),
         ));
     }
-    let role = site.role(repo, login);
+    let role = repo.role(login);
     // Triage and maintain are roles; the permission that they come to is the older, coarser word.
     let permission = match role {
         None => "none",

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::super::access::TokenKind;
 use super::super::call::{Call, Reply};
+use super::super::exchange::RATE_LIMIT;
 use super::super::problem::Problem;
-use super::super::server::RATE_LIMIT;
 use super::super::{render, site::Site};
 
 pub(super) fn authenticated(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
@@ -29,6 +29,7 @@ pub(super) fn by_name(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
     Ok(Reply::ok(render::public_user(site, login)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn rate_limit(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
     let used = site
         .spent

@@ -27,6 +27,8 @@ use super::{LogLine, Options, Spool};
 const OUTGOING: usize = 64;
 /// Pauses between two tries to reach the plane: short at first, since a restart takes a second.
 const PAUSES: [u64; 5] = [50, 100, 250, 500, 1000];
+/// A stream that lasted so long begins the pauses anew.
+const HELD: Duration = Duration::from_secs(5);
 /// How long the plane may take to answer a hello.
 const WELCOME: Duration = Duration::from_secs(15);
 
@@ -75,14 +77,15 @@ impl Connection {
     pub(super) async fn run(mut self) {
         let mut tries = 0;
         loop {
-            let before = self.epoch;
+            let began = Instant::now();
             match self.connect().await {
                 End::Over(why) => {
                     self.over(why);
                     return;
                 }
                 End::Lost(status) => {
-                    if self.epoch != before {
+                    // Only a stream that held counts as a sign that all is well again.
+                    if began.elapsed() > HELD {
                         tries = 0;
                     }
                     tracing::debug!(%status, "link lost");

@@ -1,0 +1,107 @@
+//! A real database for tests: one private server for each test program, and in it a migrated database for each test.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::OnceCell, time::Instant};
+use tokio_postgres::{NoTls, error::SqlState};
+
+use crate::{
+    db::{Store, migrate::migrate},
+    postgres::{Options, Server},
+};
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Name of the migrated database that tests get copies of.
+const TEMPLATE: &str = "migrated";
+
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A store over a database of the test's own.
+pub(crate) async fn store() -> Store {
+    let server = SERVER.get_or_init(start).await;
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    create(server, &name, TEMPLATE).await;
+    Store::new(server.config_for(&name))
+}
+
+/// Waits for an answer; says what was awaited when none comes.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: nothing came within {PATIENCE:?}"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests find the server by the caller's PATH"
+)]
+async fn start() -> Server {
+    let folder = tempfile::Builder::new()
+        .prefix("mainloop-test-")
+        .tempdir()
+        .unwrap()
+        .keep();
+    // Run by root, the server is another user, who must get through.
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o711)).unwrap();
+    let server = Server::start(Options {
+        data_dir: folder.clone(),
+        binaries: None,
+        search_path: std::env::var_os("PATH").unwrap_or_default(),
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{}", crate::errors::chain(&error)));
+    stop_with_us(&folder);
+    create(&server, TEMPLATE, "template1").await;
+    migrate(&Store::new(server.config_for(TEMPLATE)))
+        .await
+        .unwrap();
+    server
+}
+
+/// A process that reads from a pipe of ours: when we end, however we end, it ends the server and clears up.
+fn stop_with_us(folder: &std::path::Path) {
+    let script = "read -r _; kill -INT \"$(head -n 1 \"$0/postgres/data/postmaster.pid\")\"; \
+                  while [ -e \"$0/postgres/data/postmaster.pid\" ]; do sleep 0.05; done; rm -rf \"$0\"";
+    let child = Command::new("sh")
+        .args(["-c", script])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    // Its end of the pipe is closed when this process ends, and never before.
+    std::mem::forget(child);
+}
+
+async fn create(server: &Server, name: &str, template: &str) {
+    let since = Instant::now();
+    loop {
+        let (client, connection) = server.config_for("postgres").connect(NoTls).await.unwrap();
+        let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
+        let result = tokio::select! {
+            result = client.batch_execute(&statement) => result,
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        };
+        match result {
+            Ok(()) => return,
+            // Whoever migrated it is about to disconnect.
+            Err(error)
+                if error.code() == Some(&SqlState::OBJECT_IN_USE) && since.elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("could not create database {name}: {error:?}"),
+        }
+    }
+}
