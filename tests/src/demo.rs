@@ -312,7 +312,13 @@ async fn diff(stage: &Stage, task: &Wire) -> Result<String> {
     let clone = stage.scene.data.with_file_name("clone");
     let url = stage.scene.github.clone_url(job::REPOSITORY);
     git(&["clone", "-q", &url, &clone.display().to_string()]).await?;
-    let range = format!("origin/{}...origin/{}", task.base_ref, task.branch);
+    // A task without a base of its own starts from the default branch, which is the clone's HEAD.
+    let base = if task.base_ref.is_empty() {
+        "HEAD"
+    } else {
+        &task.base_ref
+    };
+    let range = format!("origin/{base}...origin/{}", task.branch);
     git(&["-C", &clone.display().to_string(), "diff", &range]).await
 }
 

@@ -57,11 +57,22 @@ async fn nothing_is_pushed_before_a_plan_is_approved() -> Result<()> {
         assert!(repo.pushes.is_empty(), "{:?}", repo.pushes);
         assert_eq!(repo.refs.len(), 1, "{:?}", repo.refs);
     });
-    let tried = results(&world, "Bash");
-    assert!(
-        tried.iter().any(|text| text.contains("only plans")),
-        "Claude's own try is denied: {tried:?}"
-    );
+    let tried: Vec<bool> = world
+        .model()
+        .requests()
+        .iter()
+        .filter(|seen| seen.is_message())
+        .flat_map(|seen| {
+            let request = seen.request();
+            request
+                .outcomes()
+                .iter()
+                .filter(|outcome| outcome.tool == "Bash")
+                .map(|outcome| outcome.is_error)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(tried, [true], "Claude's own try, once, is denied");
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     world.end().await
@@ -107,7 +118,13 @@ async fn pushes_to_another_ref_or_repository_are_refused() -> Result<()> {
     world.github().read(|site| {
         let repo = site.repo("ada/calc").unwrap();
         assert_eq!(repo.branch("main"), Some(before.as_str()));
-        let mut names: Vec<&str> = repo.refs.keys().map(String::as_str).collect();
+        // The code host's own refs of pull requests are not pushed by anybody.
+        let mut names: Vec<&str> = repo
+            .refs
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !name.starts_with("refs/pull/"))
+            .collect();
         names.sort_unstable();
         let own = format!("refs/heads/{}", task.now().branch);
         assert_eq!(names, ["refs/heads/main", own.as_str()]);

@@ -5,8 +5,9 @@
 use super::events::{FailureClass, TurnEnd};
 use super::protocol::TurnResult;
 
-/// How the sidecar's model proxy begins the message of an error when the task's budget is used up.
-pub const BUDGET_PREFIX: &str = "mainloop budget";
+/// How the sidecar's model proxy begins the message of an error when the task's budget is used up. The proxy uses this very
+/// constant, so that the two cannot drift apart.
+pub const BUDGET_PREFIX: &str = "the task's budget is used up";
 
 /// What `result` says. `error` is the class that the CLI attached to its last error text, if any.
 pub(crate) fn turn_end(result: &TurnResult, error: Option<&str>) -> TurnEnd {
@@ -185,9 +186,9 @@ mod tests {
                 FailureClass::Other,
             ),
             (
-                Some(403),
-                Some("authentication_failed"),
-                "API Error: 403 mainloop budget: 5.00 USD are used up",
+                Some(402),
+                Some("billing_error"),
+                "API Error: 402 mainloop: the task's budget is used up (5.0010 of 5.0000 USD)",
                 FailureClass::Budget,
             ),
             (
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn words_of_a_successful_answer_are_not_taken_for_an_error() {
         let result = TurnResult {
-            text: "API Error: 401 mainloop budget".into(),
+            text: "API Error: 402 mainloop: the task's budget is used up".into(),
             terminal_reason: "completed".into(),
             ..TurnResult::default()
         };

@@ -39,6 +39,7 @@ use self::meter::Charge;
 use super::body::{Body, BodyError, full, strip_hop_by_hop};
 use super::event::{Event, Sink, clip};
 use super::upstream::{Base, Upstream};
+use crate::sidecar::claude::classify::BUDGET_PREFIX;
 
 /// The API's own limit on a request.
 const REQUEST: usize = 32 * 1024 * 1024;
@@ -331,7 +332,7 @@ impl Model {
             budget_micros,
         });
         let message = format!(
-            "the task's budget is used up ({} of {} USD)",
+            "{BUDGET_PREFIX} ({} of {} USD)",
             usd(spent_micros),
             usd(budget_micros)
         );

@@ -385,13 +385,13 @@ async fn errors_of_the_model_have_their_classes() {
         (
             403,
             "permission_error",
-            "mainloop budget: 5.00 USD are used up",
+            "mainloop: the task's budget is used up (5.0010 of 5.0000 USD)",
             FailureClass::Budget,
         ),
         (
             400,
             "invalid_request_error",
-            "mainloop budget: 5.00 USD are used up",
+            "mainloop: the task's budget is used up (5.0010 of 5.0000 USD)",
             FailureClass::Budget,
         ),
     ] {
