@@ -49,6 +49,7 @@ pub use site::{
 
 use hub::Hub;
 use problem::Problem;
+use server::Part;
 
 /// How long `wait_for` waits before it gives up.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -83,12 +84,16 @@ impl GitHub {
             .await
             .with_context(|| format!("listen on {address}"))?;
         let base = format!("http://{}", listener.local_addr()?);
+        let store = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("listen for logs")?;
         let dir = tempfile::Builder::new()
             .prefix("github-")
             .tempdir()
             .context("make the emulator's folder")?;
         let site = Site {
             base: base.clone(),
+            blobs: format!("http://{}", store.local_addr()?),
             users: BTreeMap::new(),
             repos: BTreeMap::new(),
             requests: Vec::new(),
@@ -102,7 +107,8 @@ impl GitHub {
             started: site::now(),
         };
         let hub = Arc::new(Hub::new(site, dir));
-        tokio::spawn(server::listen(hub.clone(), listener));
+        tokio::spawn(server::listen(hub.clone(), listener, Part::Site));
+        tokio::spawn(server::listen(hub.clone(), store, Part::Blobs));
         Ok(Self {
             hub,
             base,

@@ -390,6 +390,7 @@ fn options(
             "info,mainloop_control_plane=debug,mainloop_worker_agent=debug",
         ),
         text("RUST_BACKTRACE", "1"),
+        text("NO_COLOR", "1"),
         text("GITHUB_TOKEN", &secrets.github),
         text("ANTHROPIC_API_KEY", &secrets.model),
         text("ANTHROPIC_BASE_URL", &model.base_url),

@@ -80,7 +80,7 @@ fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Bod
     response
 }
 
-pub(super) fn page(hub: &Hub, method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
+pub(super) fn page(hub: &Hub, method: &Method, path: &str) -> Response<Body> {
     let site = hub.lock();
     let missing = || {
         respond(
@@ -94,9 +94,6 @@ pub(super) fn page(hub: &Hub, method: &Method, path: &str, headers: &HeaderMap) 
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let found = match parts[..] {
-        ["_blobs", owner, name, "jobs", id] => {
-            return blob(&site, &format!("{owner}/{name}"), id, headers);
-        }
         [""] => Some(front(&site)),
         [owner, name] => site
             .repo(&format!("{owner}/{name}"))
@@ -149,20 +146,25 @@ pub(super) fn page(hub: &Hub, method: &Method, path: &str, headers: &HeaderMap) 
 }
 
 /// A log as its store gives it: signed by its address, and offended by a credential, as the real one is.
-fn blob(site: &Site, repo: &str, id: &str, headers: &HeaderMap) -> Response<Body> {
+pub(super) fn blob(site: &Site, path: &str, headers: &HeaderMap) -> Response<Body> {
     if headers.contains_key(header::AUTHORIZATION) {
         let text = "<?xml version=\"1.0\"?><Error><Code>InvalidAuthenticationInfo</Code></Error>"
             .to_owned();
         return respond(StatusCode::BAD_REQUEST, "application/xml", text);
     }
-    let log = site
-        .repo(repo)
-        .and_then(|repo| repo.job(id.parse().ok()?))
-        .map(|(_, job)| job.log.clone());
-    log.map_or_else(
-        || respond(StatusCode::NOT_FOUND, "application/xml", String::new()),
-        |log| respond(StatusCode::OK, "text/plain; charset=utf-8", log),
-    )
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let log = match parts[..] {
+        [owner, name, "jobs", id] => {
+            let repo = site.repo(&format!("{owner}/{name}"));
+            repo.and_then(|repo| repo.job(id.parse().ok()?))
+                .map(|(_, job)| job.log.clone())
+        }
+        _ => None,
+    };
+    let missing = || respond(StatusCode::NOT_FOUND, "application/xml", String::new());
+    log.map_or_else(missing, |log| {
+        respond(StatusCode::OK, "text/plain; charset=utf-8", log)
+    })
 }
 
 fn front(site: &Site) -> Page {

@@ -35,7 +35,14 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-pub(super) async fn listen(hub: Arc<Hub>, listener: TcpListener) {
+/// Which of the two listeners a connection came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Site,
+    Blobs,
+}
+
+pub(super) async fn listen(hub: Arc<Hub>, listener: TcpListener, part: Part) {
     loop {
         let accepted = tokio::select! {
             () = hub.stop.cancelled() => return,
@@ -44,7 +51,7 @@ pub(super) async fn listen(hub: Arc<Hub>, listener: TcpListener) {
         let Ok((stream, _)) = accepted else { continue };
         let hub = hub.clone();
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(|request| answer(hub.clone(), request));
+            let service = hyper::service::service_fn(|request| answer(hub.clone(), part, request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service);
             // A client that goes away in the middle is no event.
@@ -77,7 +84,18 @@ fn place(path: &str) -> Place<'_> {
     Place::Page
 }
 
-async fn answer(hub: Arc<Hub>, request: HttpRequest<Incoming>) -> Result<Response<Body>, Cut> {
+async fn answer(
+    hub: Arc<Hub>,
+    part: Part,
+    request: HttpRequest<Incoming>,
+) -> Result<Response<Body>, Cut> {
+    if part == Part::Blobs {
+        return Ok(html::blob(
+            &hub.lock(),
+            request.uri().path(),
+            request.headers(),
+        ));
+    }
     let (method, path, query) = (
         request.method().clone(),
         request.uri().path().to_owned(),
@@ -122,7 +140,7 @@ async fn answer(hub: Arc<Hub>, request: HttpRequest<Incoming>) -> Result<Respons
         Place::Rest(rest) => exchange::api(&hub, request, rest.to_owned(), token).await,
         Place::GraphQl => graphql_call(&hub, request, token).await,
         Place::Git => git_server::serve(&hub, request, token).await,
-        Place::Page => html::page(&hub, request.method(), &path, request.headers()),
+        Place::Page => html::page(&hub, request.method(), &path),
     };
     let cut = matches!(fault, Some(FaultKind::CutAfter));
     log(

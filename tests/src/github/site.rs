@@ -14,6 +14,8 @@ use super::problem::Problem;
 pub struct Site {
     /// `http://127.0.0.1:port`, without a slash at its end.
     pub base: String,
+    /// The origin of job logs: another one, as on GitHub, so that a client that takes its token there is found out.
+    pub(super) blobs: String,
     pub users: BTreeMap<String, User>,
     /// By lower-case `owner/name`.
     pub repos: BTreeMap<String, Repo>,

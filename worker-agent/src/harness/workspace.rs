@@ -100,7 +100,16 @@ impl Workspace {
     /// Commits what is uncommitted, and pushes.
     pub(super) async fn publish(&mut self, message: &str) -> Result<Published, Failure> {
         self.gather().await?;
-        self.git.run(&["add", "--all"], LOCAL).await?;
+        // Whoever committed has chosen what belongs to the change: files that were left untracked do not, such as what a
+        // test run wrote. Where nothing was committed, everything that git does not ignore is the work.
+        let head = self.branch_head(&self.task()?.branch.clone()).await;
+        let committed_before = head.as_ref() != Some(&self.task()?.base_sha);
+        let scope = if committed_before {
+            "--update"
+        } else {
+            "--all"
+        };
+        self.git.run(&["add", scope], LOCAL).await?;
         let staged = self
             .git
             .attempt(&["diff", "--cached", "--quiet"], b"", LOCAL)

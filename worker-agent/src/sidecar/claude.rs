@@ -16,7 +16,7 @@ mod policy;
 pub mod prompts;
 pub mod protocol;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod translate;
 
 pub use driver::{

@@ -1,6 +1,7 @@
 //! Check runs, suites, commit statuses, workflow runs, jobs and their logs.
 
 use super::super::call::{Call, Reply};
+use super::super::exchange::fingerprint;
 use super::super::problem::Problem;
 use super::super::site::{CheckRun, CommitStatus, Job, Repo, Run, Site, now};
 use super::super::{git, render};
@@ -190,11 +191,7 @@ pub(super) fn job_log(site: &mut Site, call: &Call) -> Result {
     if job.completed_at.is_none() || job.log.is_empty() {
         return Err(Problem::not_found());
     }
-    Ok(Reply::Redirect(format!(
-        "{}/_blobs/{}/jobs/{}?sig={:x}",
-        site.base,
-        repo.full_name(),
-        job.id,
-        super::super::exchange::fingerprint(job.log.as_bytes())
-    )))
+    let signature = fingerprint(job.log.as_bytes());
+    let path = format!("{}/jobs/{}?sig={signature:x}", repo.full_name(), job.id);
+    Ok(Reply::Redirect(format!("{}/{path}", site.blobs)))
 }

@@ -184,8 +184,10 @@ pub(super) fn is_merged(site: &mut Site, call: &Call) -> Result {
 
 pub(super) fn of_commit(site: &mut Site, call: &Call) -> Result {
     let repo = site.need_repo(&call.repo())?;
-    let sha = call.param("commit_sha");
-    let holds = |head: &str| git::merge_base(&repo.dir, sha, head).as_deref() == Some(sha);
+    let rev = call.param("commit_sha");
+    let sha = git::resolve(&repo.dir, rev)
+        .ok_or_else(|| Problem::unprocessable(format!("No commit found for SHA: {rev}")))?;
+    let holds = |head: &str| git::merge_base(&repo.dir, &sha, head).as_ref() == Some(&sha);
     let found = repo
         .pulls()
         .filter(|(_, pull)| holds(&pull.head_sha) && !holds(&pull.base_sha));

@@ -376,7 +376,7 @@ impl Cli {
 }
 
 /// The CLI that the tests run.
-fn claude() -> PathBuf {
+pub(crate) fn claude() -> PathBuf {
     const IN_CACHE: &str = "mainloop/claude/2.1.329/claude";
     let root = nix::unistd::geteuid().is_root();
     let cached = if root {

@@ -266,12 +266,12 @@ async fn a_host_that_cannot_be_reached_is_an_error_to_retry() {
     assert_eq!(world.proxy.meter().spent_micros(), 0);
 }
 
-/// The real CLI, found by `MAINLOOP_CLAUDE` or on the path.
+/// The real CLI.
 #[tokio::test]
 async fn claude_code_ends_its_turn_at_the_budget() {
     let (host, seen) = host(document).await;
     let mut world = World::new(host, |options| options.model.budget_micros = 0).await;
-    let claude = std::env::var_os("MAINLOOP_CLAUDE").unwrap_or_else(|| "claude".into());
+    let claude = crate::sidecar::claude::testing::claude();
     let output = tokio::process::Command::new(claude)
         .args([
             "-p",
@@ -296,7 +296,7 @@ async fn claude_code_ends_its_turn_at_the_budget() {
     let output = tokio::time::timeout(PATIENCE, output)
         .await
         .expect("Claude Code kept trying at the budget");
-    let output = output.expect("run Claude Code: set MAINLOOP_CLAUDE to its binary");
+    let output = output.expect("run Claude Code");
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["is_error"], true);
     assert!(

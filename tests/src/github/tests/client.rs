@@ -1,0 +1,209 @@
+//! The client that mainloop uses, and the emulator, agree: what it reads, and what it makes when it has to try again.
+
+use mainloop_github::{
+    Class, Client as Api, Conditional, Marker, MarkerKind, NewPull, PullState, Verdict, verdict,
+};
+
+use super::*;
+
+fn client(github: &GitHub, secret: &str) -> Api {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let base = github.api_url().parse().unwrap();
+    let repo = mainloop_github::Repo {
+        owner: "acme".into(),
+        name: "widgets".into(),
+    };
+    Api::new(&base, repo, &secret.to_owned().into()).unwrap()
+}
+
+async fn verdict_of(world: &World, api: &Api, sha: &str) -> Verdict {
+    world.conclusion(sha).await;
+    verdict(&api.checks(sha).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_s_whole_life_goes_through_the_real_client() {
+    let world = World::new(widgets()).await;
+    let api = client(&world.github, "secret");
+    assert_eq!(api.identity().await.unwrap().login, "robot");
+    let repository = api.repository().await.unwrap();
+    assert_eq!(
+        (repository.default_branch.as_str(), repository.can_push),
+        ("main", Some(true))
+    );
+    assert_eq!(
+        api.file_at("answer.txt", "main", 100)
+            .await
+            .unwrap()
+            .as_deref(),
+        Some(&b"41\n"[..])
+    );
+    assert_eq!(
+        api.file_at(".mainloop.toml", "main", 100).await.unwrap(),
+        None
+    );
+
+    let marker = Marker::new("0198", MarkerKind::Plan);
+    world
+        .github
+        .fault(Fault::new("POST", "/issues", FaultKind::CutAfter));
+    let issue = api
+        .ensure_planning_issue(&marker, "Plan", "Change it.")
+        .await
+        .unwrap();
+    let again = api
+        .ensure_planning_issue(&marker, "Plan", "Change it.")
+        .await
+        .unwrap();
+    assert_eq!(issue.number, again.number);
+    assert_eq!(
+        world
+            .github
+            .read(|site| site.repo(REPO).unwrap().issues.len()),
+        1,
+        "one issue, although its answer was lost"
+    );
+    world
+        .github
+        .person("alice")
+        .comment(REPO, issue.number, "a stranger's word")
+        .unwrap();
+    world
+        .github
+        .person("acme")
+        .comment(REPO, issue.number, "the owner's word")
+        .unwrap();
+    let thread = api.issue(issue.number).await.unwrap();
+    let trusted: Vec<_> = thread
+        .comments
+        .iter()
+        .map(|comment| (comment.author.as_str(), comment.trusted))
+        .collect();
+    assert_eq!(trusted, [("alice", false), ("acme", true)]);
+
+    let clone = world.pushed_branch("mainloop/answer", "40").await;
+    let red = api.branch_head("mainloop/answer").await.unwrap().unwrap();
+    let new = NewPull {
+        head: "mainloop/answer",
+        base: "main",
+        title: "Answer",
+        body: "Part of #1",
+        draft: true,
+    };
+    world
+        .github
+        .fault(Fault::new("POST", "/pulls", FaultKind::CutAfter));
+    let marker = Marker::new("0198", MarkerKind::Pull);
+    let pull = api.ensure_draft_pull(&marker, &new).await.unwrap();
+    assert_eq!((pull.draft, pull.head_sha.as_str()), (true, red.as_str()));
+    let Conditional::Changed { etag, .. } = api.pull_if_changed(pull.number, None).await.unwrap()
+    else {
+        panic!("the first look sees something")
+    };
+
+    let Verdict::Failed { checks } = verdict_of(&world, &api, &red).await else {
+        panic!("red is red")
+    };
+    let log = api.failure_log(&checks[0], 4096).await.unwrap();
+    assert!(
+        log.contains("wrong answer") && log.contains("exit code 3"),
+        "{log}"
+    );
+    world.commit(&clone, "42").await;
+    world
+        .git_ok(&clone, &["push", "--quiet", "origin", "HEAD"])
+        .await;
+    let green = api.branch_head("mainloop/answer").await.unwrap().unwrap();
+    assert!(matches!(
+        verdict_of(&world, &api, &green).await,
+        Verdict::Passed { succeeded: 1, .. }
+    ));
+    let ready = api.mark_ready(&pull).await.unwrap();
+    assert!(!ready.draft && ready.head_sha == green);
+    let Conditional::Changed { etag: moved, .. } = api
+        .pull_if_changed(pull.number, etag.as_deref())
+        .await
+        .unwrap()
+    else {
+        panic!("the pull request moved")
+    };
+    assert_eq!(
+        api.pull_if_changed(pull.number, moved.as_deref())
+            .await
+            .unwrap(),
+        Conditional::NotModified
+    );
+    world
+        .github
+        .person("alice")
+        .merge(REPO, pull.number)
+        .unwrap();
+    assert!(
+        matches!(api.pull(pull.number).await.unwrap().state, PullState::Merged { by: Some(by), .. } if by == "alice")
+    );
+    world.github.assert_contract();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_may_not_do_has_its_class() {
+    let world = World::new(widgets()).await;
+    world
+        .github
+        .add_token("app", Token::installation("mainloop[bot]"));
+    world
+        .github
+        .add_collaborator(REPO, "mainloop[bot]", Role::Write)
+        .unwrap();
+    assert!(
+        client(&world.github, "app")
+            .identity()
+            .await
+            .unwrap()
+            .is_bot
+    );
+    assert_eq!(
+        client(&world.github, "wrong")
+            .identity()
+            .await
+            .unwrap_err()
+            .class(),
+        Class::Unauthorized
+    );
+
+    world.github.add_token(
+        "fine",
+        Token::fine_grained("robot").with(Scope::Issues, Level::Read),
+    );
+    let fine = client(&world.github, "fine");
+    let refused = fine
+        .ensure_planning_issue(&Marker::new("0198", MarkerKind::Plan), "Plan", "x")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused.class(), Class::Forbidden { .. }),
+        "{refused}"
+    );
+    let alice = world.github.person("alice");
+    let sha = alice.push_file(REPO, "topic", "answer.txt", "42").unwrap();
+    alice.open_pull(REPO, "topic", "Topic", true).unwrap();
+    world.conclusion(&sha).await;
+    let checks = fine.checks(&sha).await.unwrap();
+    assert!(
+        !checks.limited.is_empty(),
+        "check runs are out of a fine-grained token's sight"
+    );
+    assert!(
+        matches!(verdict(&checks), Verdict::Passed { .. }),
+        "but Actions runs are not: {checks:?}"
+    );
+    world.github.fault(Fault::new(
+        "GET",
+        "/pulls/1",
+        FaultKind::SecondaryRateLimit(60),
+    ));
+    assert!(matches!(
+        fine.pull(1).await.unwrap_err().class(),
+        Class::RateLimited { .. }
+    ));
+    world.github.assert_contract();
+}
