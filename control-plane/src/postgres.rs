@@ -36,7 +36,7 @@ const PORT: u16 = 5432;
 /// Longest path of a socket that the kernel takes.
 const SOCKET_PATH_MAX: usize = 107;
 /// How long a server may take to be ready; it may have to replay its log.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_mins(2);
 /// How long a server may take to stop.
 const STOP: Duration = Duration::from_secs(30);
 /// Pause between two looks at a server that starts or stops.
@@ -356,8 +356,7 @@ impl Server {
         owner.make_folder(unfinished)?;
         owner.reaches(unfinished)?;
         owner.make_folder(&unfinished.join("s"))?;
-        let output = self
-            .command(&binaries.initdb(), owner)
+        let output = Self::command(&binaries.initdb(), owner)
             .arg("-U")
             .arg(NAME)
             .args([
@@ -408,7 +407,7 @@ impl Server {
             .open(&log)
             .map_err(on("open", &log))?;
         let errors = file.try_clone().map_err(on("open", &log))?;
-        self.command(&binaries.postgres(), owner)
+        Self::command(&binaries.postgres(), owner)
             .arg("-D")
             .arg(self.layout.data())
             .args(["-c", "listen_addresses=", "-c", "fsync=on"])
@@ -427,7 +426,7 @@ impl Server {
     }
 
     /// A program as the server's user, with nothing of the plane's environment, out of reach of the terminal's Ctrl-C.
-    fn command(&self, program: &Path, owner: &Owner) -> Command {
+    fn command(program: &Path, owner: &Owner) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()

@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::args::{Args, Command};
+use crate::{
+    args::{Args, Command},
+    supervisor::{OnExit, Supervisor},
+};
 
 /// Options as the command line gives them, without the caller's credentials.
 fn options(data_dir: &Path, change: impl FnOnce(&mut Options)) -> Options {
@@ -48,7 +51,7 @@ async fn server(
         body.len()
     );
     let (asked, questions) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(async move {
+    Supervisor::new().spawn("scripted server", OnExit::Log, async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {

@@ -110,13 +110,16 @@ impl Access {
             );
         }
         let mut scopes = Vec::new();
-        for scope in request.scopes() {
-            match scope {
-                v1::Scope::Unspecified => violate("scopes", "has a scope that does not exist"),
-                v1::Scope::Read => scopes.push(Scope::Read.word()),
-                v1::Scope::Submit => scopes.push(Scope::Submit.word()),
-                v1::Scope::Approve => scopes.push(Scope::Approve.word()),
-                v1::Scope::Admin => scopes.push(Scope::Admin.word()),
+        // Not by `scopes()`, which leaves out what it does not know.
+        for scope in &request.scopes {
+            match v1::Scope::try_from(*scope) {
+                Err(_) | Ok(v1::Scope::Unspecified) => {
+                    violate("scopes", "has a scope that does not exist");
+                }
+                Ok(v1::Scope::Read) => scopes.push(Scope::Read.word()),
+                Ok(v1::Scope::Submit) => scopes.push(Scope::Submit.word()),
+                Ok(v1::Scope::Approve) => scopes.push(Scope::Approve.word()),
+                Ok(v1::Scope::Admin) => scopes.push(Scope::Admin.word()),
             }
         }
         let ttl = request.ttl.map(|ttl| ttl.seconds);

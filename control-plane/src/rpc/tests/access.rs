@@ -25,7 +25,7 @@ use crate::{
         auth::{Access, TABLE},
         serve,
     },
-    supervisor::Supervisor,
+    supervisor::{OnExit, Supervisor},
 };
 
 /// A plane behind its sockets.
@@ -72,8 +72,14 @@ impl Sockets {
         let unix = serve::bind_unix(&socket).unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
-        tokio::spawn(serve::unix(shared.clone(), unix, routes.clone()));
-        tokio::spawn(serve::tcp(shared, tcp, None, routes));
+        let supervisor = Supervisor::new();
+        let (served, answers) = (shared.clone(), routes.clone());
+        supervisor.spawn("unix socket", OnExit::Log, async move {
+            serve::unix(served, unix, answers).await.unwrap();
+        });
+        supervisor.spawn("tcp socket", OnExit::Log, async move {
+            serve::tcp(shared, tcp, None, routes).await.unwrap();
+        });
         Self {
             world,
             health,
