@@ -95,8 +95,11 @@ async fn start() -> Server {
 
 /// A process that reads from a pipe of ours: when we end, however we end, it ends the server and clears up.
 pub(crate) fn stop_with_us(folder: &Path) {
-    let script = "read -r _; pid=$(head -n 1 \"$0/postgres/data/postmaster.pid\") && kill -INT \"$pid\" && \
-                  while kill -0 \"$pid\"; do sleep 0.05; done; rm -rf \"$0\"";
+    // A server that was killed leaves its file behind, and may stay a zombie: neither is waited for without end.
+    let script = "file=\"$0/postgres/data/postmaster.pid\"; read -r _; \
+                  kill -INT \"$(head -n 1 \"$file\")\" && tries=200; \
+                  while [ -e \"$file\" ] && [ \"${tries:=0}\" -gt 0 ]; do tries=$((tries - 1)); sleep 0.05; done; \
+                  rm -rf \"$0\"";
     let child = Command::new("sh")
         .args(["-c", script])
         .arg(folder)
