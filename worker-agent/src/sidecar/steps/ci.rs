@@ -17,6 +17,9 @@ const MAX_LOG: usize = 48 * 1024;
 /// Checks that may still appear after the first ones are over: workflows of one push do not start together.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Looks in a row that may fail before the step does: about a quarter of an hour of an outage.
+const MAX_TROUBLES: u32 = 16;
+
 pub(super) async fn await_ci(
     worker: &mut Worker,
     version: i64,
@@ -28,13 +31,24 @@ pub(super) async fn await_ci(
     let mut told: Vec<Check> = Vec::new();
     let mut limits_told = false;
     let mut tag = None;
+    let mut troubles = 0;
     loop {
-        if let Some(fact) = closed(worker, &mut tag).await? {
+        let (end, checks) = match look(worker, &work.sha, &mut tag).await {
+            Ok(seen) => seen,
+            Err(failure) if failure.transient && troubles < MAX_TROUBLES => {
+                troubles += 1;
+                worker.note(format!("checks could not be read: {}", failure.message));
+                tokio::time::sleep(trouble_pause(&failure, troubles)).await;
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        troubles = 0;
+        if let Some(fact) = end {
             worker.hand_over();
             worker.link.report_durably(version, fact).await;
             return Ok(());
         }
-        let checks = worker.github.checks(&work.sha).await?;
         worker.link.alive();
         if !limits_told && !checks.limited.is_empty() {
             limits_told = true;
@@ -88,6 +102,23 @@ pub(super) async fn await_ci(
         }
         tokio::time::sleep(pause(began.elapsed())).await;
     }
+}
+
+/// Whether the pull request is over, and its head's checks.
+async fn look(
+    worker: &Worker,
+    sha: &str,
+    tag: &mut Option<String>,
+) -> Result<(Option<Fact>, Checks), Failure> {
+    Ok((closed(worker, tag).await?, worker.github.checks(sha).await?))
+}
+
+/// How long to leave a code host alone that does not answer, or that said how long.
+fn trouble_pause(failure: &Failure, troubles: u32) -> Duration {
+    let told = failure
+        .retry_at
+        .and_then(|at| Duration::try_from(at.duration_since(jiff::Timestamp::now())).ok());
+    told.unwrap_or_else(|| Duration::from_secs(1 << troubles.min(6)))
 }
 
 /// Often at first, when a small repository's checks are over; then as rarely as a rate limit of 5,000 an hour wants.
