@@ -26,6 +26,8 @@ pub struct Report {
     pub ok: bool,
     /// In the order of a reader's interest.
     pub checks: Vec<Check>,
+    /// Arguments with which the agent's probe looks at this plane's own settings.
+    pub probe: Vec<String>,
 }
 
 /// One thing that `serve` needs.
@@ -76,14 +78,26 @@ impl fmt::Display for Report {
 
 /// Makes all checks.
 pub async fn run(options: &Options) -> Report {
-    let checks = match Config::load(options) {
-        Ok(config) => all(&config).await,
-        Err(error) => vec![refused(&error)],
+    let (checks, probe) = match Config::load(options) {
+        Ok(config) => (all(&config).await, probe(&config)),
+        Err(error) => (vec![refused(&error)], Vec::new()),
     };
     Report {
         ok: checks.iter().all(|check| check.ok),
         checks,
+        probe,
     }
+}
+
+fn probe(config: &Config) -> Vec<String> {
+    let mut arguments = vec!["--claude".to_owned(), config.claude.display().to_string()];
+    if config.data_dir.is_dir() {
+        arguments.extend(["--data".to_owned(), config.data_dir.display().to_string()]);
+    }
+    if let Some(file) = &config.policy_file {
+        arguments.extend(["--config".to_owned(), file.display().to_string()]);
+    }
+    arguments
 }
 
 async fn all(config: &Config) -> Vec<Check> {
