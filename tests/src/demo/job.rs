@@ -51,7 +51,7 @@ class ReportTest(unittest.TestCase):
         self.assertIn("3 words", wordcount.report("one two three"))
 "#;
 
-const WORKFLOW: &str = "name: tests\non: [push, pull_request]\njobs:\n  unittest:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - name: Run the tests\n        run: python3 -m unittest -v\n";
+const WORKFLOW: &str = "name: tests\non: pull_request\njobs:\n  unittest:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - name: Run the tests\n        run: python3 -m unittest -v\n";
 
 /// The repository as it is at the start.
 pub(super) fn seed(bot: &str) -> Seed {
@@ -61,6 +61,7 @@ pub(super) fn seed(bot: &str) -> Seed {
             "README.md",
             "# wordcount\n\n`python3 wordcount.py < text` prints how many words a text has.\n",
         )
+        .file(".gitignore", "__pycache__/\n")
         .file("wordcount.py", PROGRAM)
         .file("test_wordcount.py", TESTS)
         .file(".github/workflows/tests.yml", WORKFLOW)

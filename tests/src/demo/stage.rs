@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -52,6 +53,7 @@ pub(super) struct Stage {
     pub(super) scene: Arc<Scene>,
     plane: Option<Plane>,
     folder: TempDir,
+    _lock: Flock<File>,
 }
 
 impl Stage {
@@ -63,6 +65,7 @@ impl Stage {
             .prefix(PREFIX)
             .tempdir_in(data)
             .context("make the demo's folder")?;
+        let lock = lock(folder.path())?;
         // PostgreSQL and the harness run as other users where the demo runs as root.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .context("open the demo's folder")?;
@@ -114,6 +117,7 @@ impl Stage {
             }),
             plane: Some(plane),
             folder,
+            _lock: lock,
         })
     }
 
@@ -203,19 +207,24 @@ async fn free_port() -> u16 {
     }
 }
 
-/// Removes what an earlier demo left that was killed: its processes and its folder.
+/// Removes what earlier demos left that were killed: their processes and their folders. One that still runs holds the
+/// lock of its folder.
 fn remove_old(data: &Path) {
     for entry in fs::read_dir(data).into_iter().flatten().flatten() {
         let path: PathBuf = entry.path();
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // The lock of one that still runs is its plane or its workers: leave those alone.
-        if ours
-            && processes::of(&path)
-                .iter()
-                .all(|process| process.command.contains("postgres"))
-        {
+        if ours && lock(&path).is_ok() {
             processes::kill_all(&path);
             let _ = fs::remove_dir_all(&path);
         }
     }
+}
+
+/// The lock of a demo's folder; the kernel gives it back when the process ends, however that happens.
+fn lock(folder: &Path) -> Result<Flock<File>> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow::Error::from(error).context(format!("lock {}", path.display()))
+    })
 }

@@ -1,6 +1,8 @@
 //! What the scripted model does in each step, by rules that look at the request alone, so that a worker which was killed
 //! goes on where its own history says it is.
 
+use std::fmt::Write as _;
+
 use crate::anthropic::{Conversation, Reply, Rule, Script, ToolCall, When, call, when};
 
 /// First words of the prompt of a first plan.
@@ -110,16 +112,18 @@ pub fn steps(when: When, calls: Vec<ToolCall>, last: &str) -> Rule {
     Rule::sequence(when, replies)
 }
 
-/// Writes files in the work tree and commits them. A second run changes nothing and is no error.
+/// Writes files in the work tree and commits just them. A second run changes nothing and is no error.
 pub fn commit(files: &[(&str, &str)], message: &str) -> ToolCall {
     let mut script = String::from("set -e\n");
     for (path, text) in files {
-        script.push_str(&format!(
-            "mkdir -p \"$(dirname '{path}')\"\ncat > '{path}' <<'END_OF_FILE'\n{text}END_OF_FILE\n"
-        ));
+        let _ = write!(
+            script,
+            "mkdir -p \"$(dirname '{path}')\"\ncat > '{path}' <<'END_OF_FILE'\n{text}END_OF_FILE\ngit add -- '{path}'\n"
+        );
     }
-    script.push_str(&format!(
-        "git add -A\ngit diff --cached --quiet || git commit -q -m '{message}'\ngit log --oneline -1"
-    ));
+    let _ = write!(
+        script,
+        "git diff --cached --quiet || git commit -q -m '{message}'\ngit log --oneline -1"
+    );
     call::bash(&script)
 }
