@@ -45,5 +45,5 @@ pub(super) async fn measure(ground: &Ground, rounds: usize) -> Result<Row> {
         "limit: 3 commits, of the task, its claim and its start; a commit is that of a task's and an event's row",
         seen,
     )
-    .at_most(10.0))
+    .beyond_limit_at_most(10.0))
 }

@@ -26,10 +26,20 @@ pub(super) struct Row {
     rounds: Vec<Round>,
     /// What the limit is; empty for none.
     limit: String,
-    /// Largest value, or largest difference where there is a limit.
-    target: Option<f64>,
-    /// The target is for the figure itself, although there is a limit beside it.
-    whole: bool,
+    target: Target,
+}
+
+/// What a figure is to keep to.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// It is told for information.
+    None,
+    /// At most this.
+    Value(f64),
+    /// At most this beyond its limit.
+    Beyond(f64),
+    /// Not to be told from its limit: no further from it than the limit's own rounds are from each other.
+    Same,
 }
 
 /// One round: the figure, and the limit that was measured around it.
@@ -50,8 +60,7 @@ impl Row {
                 .map(|ours| Round { ours, limit: None })
                 .collect(),
             limit: String::new(),
-            target: None,
-            whole: false,
+            target: Target::None,
         }
     }
 
@@ -62,21 +71,26 @@ impl Row {
             unit: Unit::Milliseconds,
             rounds,
             limit: limit.to_owned(),
-            target: None,
-            whole: false,
+            target: Target::None,
         }
     }
 
-    /// Sets the target: the value, or what it takes beyond its limit.
+    /// Sets the largest value.
     pub(super) fn at_most(mut self, target: f64) -> Self {
-        self.target = Some(target);
+        self.target = Target::Value(target);
         self
     }
 
-    /// Sets the target for the value itself.
-    pub(super) fn in_all(mut self, target: f64) -> Self {
-        self.whole = true;
-        self.at_most(target)
+    /// Sets the largest difference to the limit.
+    pub(super) fn beyond_limit_at_most(mut self, target: f64) -> Self {
+        self.target = Target::Beyond(target);
+        self
+    }
+
+    /// It must not be told from its limit.
+    pub(super) fn same_as_limit(mut self) -> Self {
+        self.target = Target::Same;
+        self
     }
 
     /// Adds a word on what is counted.
@@ -99,29 +113,33 @@ impl Row {
             span(&ours, |value| format!("{value:.2}")),
             String::new(),
         ];
-        let mut judged = median(&ours);
-        let mut sign = "";
+        let over: Vec<f64> = self
+            .rounds
+            .iter()
+            .filter_map(|round| Some(round.ours - round.limit?))
+            .collect();
         if !limits.is_empty() {
-            let over: Vec<f64> = self
-                .rounds
-                .iter()
-                .filter_map(|round| Some(round.ours - round.limit?))
-                .collect();
             let ratio = median(&ours) / median(&limits);
             cells[2] = value(median(&limits));
             cells[3] = format!("{:+.2} {unit} ({ratio:.2}x)", median(&over));
             cells[4] = span(&over, |value| format!("{value:+.2}"));
-            if !self.whole {
-                judged = median(&over);
-                sign = "+";
+        }
+        let word = |met: bool| if met { "met" } else { "MISSED" };
+        cells[5] = match self.target {
+            Target::None => String::new(),
+            Target::Value(most) => {
+                format!("<= {most} {unit}: {}", word(median(&ours) <= most))
             }
-        }
-        if let Some(target) = self.target {
-            // A target of nothing is met by what cannot be told from nothing.
-            let met = judged <= target + 0.005;
-            let word = if met { "met" } else { "MISSED" };
-            cells[5] = format!("<= {sign}{target:.2} {unit}: {word}");
-        }
+            Target::Beyond(most) => {
+                format!("<= +{most} {unit}: {}", word(median(&over) <= most))
+            }
+            Target::Same => {
+                let (least, most) = ends(&limits);
+                let noise = most - least;
+                let met = median(&over) <= noise;
+                format!("+0 (noise {noise:.2}) {unit}: {}", word(met))
+            }
+        };
         (cells, self.limit.clone())
     }
 }
@@ -146,9 +164,15 @@ fn span(values: &[f64], show: impl Fn(f64) -> String) -> String {
     if values.len() < 2 {
         return String::new();
     }
+    let (least, most) = ends(values);
+    format!("{} to {}", show(least), show(most))
+}
+
+/// The least and the most.
+fn ends(values: &[f64]) -> (f64, f64) {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    format!("{} to {}", show(least), show(most))
+    (least, most)
 }
 
 /// All rows as text. Spreads are over the rounds, of the difference where there is a limit.
@@ -197,19 +221,41 @@ mod tests {
             ours,
             limit: Some(limit),
         });
-        let row = Row::beside("a", "two commits", rounds.to_vec()).at_most(3.0);
+        let row = Row::beside("a", "two commits", rounds.to_vec()).beyond_limit_at_most(3.0);
         let text = table(&[row]);
         assert!(text.contains("5.00 ms"), "{text}");
         assert!(text.contains("+3.00 ms (2.50x)"), "{text}");
         assert!(text.contains("+2.00 to +4.00"), "{text}");
-        assert!(text.contains("<= +3.00 ms: met"), "{text}");
+        assert!(text.contains("<= +3 ms: met"), "{text}");
         assert!(text.contains("\n    two commits\n"), "{text}");
+    }
+
+    #[test]
+    fn what_stays_within_the_limits_own_spread_is_the_same() {
+        let rounds = |over: f64| {
+            let limits = [10.0, 10.5, 10.2];
+            let rounds = limits.map(|limit| Round {
+                ours: limit + over,
+                limit: Some(limit),
+            });
+            table(&[Row::beside("a", "b", rounds.to_vec()).same_as_limit()])
+        };
+        assert!(
+            rounds(0.4).contains("(noise 0.50) ms: met"),
+            "{}",
+            rounds(0.4)
+        );
+        assert!(
+            rounds(0.6).contains("(noise 0.50) ms: MISSED"),
+            "{}",
+            rounds(0.6)
+        );
     }
 
     #[test]
     fn what_is_above_its_target_is_missed() {
         let row = Row::plain("size", Unit::Megabytes, vec![8.5]).at_most(8.0);
         let text = table(&[row]);
-        assert!(text.contains("<= 8.00 MB: MISSED"), "{text}");
+        assert!(text.contains("<= 8 MB: MISSED"), "{text}");
     }
 }

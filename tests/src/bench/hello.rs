@@ -64,7 +64,7 @@ pub(super) async fn measure(ground: &Ground, rounds: usize) -> Result<Vec<Row>> 
             "limit: the same program printing its version, and 2 commits; the target is for the whole",
             seen,
         )
-        .in_all(100.0),
+        .at_most(100.0),
     ];
     rows.extend(memory::rows("idle sidecar, connected", &rest, 10.0));
     Ok(rows)

@@ -66,7 +66,7 @@ pub(super) async fn measure(ground: &Ground, rounds: usize) -> Result<Row> {
         "limit: 1 commit, of a task's and an event's row",
         seen,
     )
-    .at_most(5.0))
+    .beyond_limit_at_most(5.0))
 }
 
 async fn expect(watch: &mut Streaming<WatchTaskResponse>, text: &str) -> Result<()> {
