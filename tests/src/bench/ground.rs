@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long the plane may take to end its workers and its PostgreSQL.
-const END_WITHIN: Duration = Duration::from_secs(60);
+const END_WITHIN: Duration = Duration::from_mins(1);
 
 /// What runs. Dropping it kills all of it.
 pub(super) struct Ground {

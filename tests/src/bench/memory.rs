@@ -43,7 +43,7 @@ impl Memory {
         let mut seen = Vec::new();
         until(
             &format!("the memory of process {pid} to stay the same"),
-            PATIENCE.min(Duration::from_secs(60)),
+            PATIENCE.min(Duration::from_mins(1)),
             async || match Self::of(pid) {
                 Ok(now) => {
                     if seen.last() != Some(&now) {

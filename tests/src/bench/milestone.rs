@@ -17,7 +17,7 @@ const MILESTONES: usize = 50;
 /// Bytes of each.
 const LENGTH: usize = 200;
 /// How long one may take.
-const SEEN: Duration = Duration::from_secs(60);
+const SEEN: Duration = Duration::from_mins(1);
 
 /// Reports milestones one after another, with commits in between.
 pub(super) async fn measure(ground: &Ground, rounds: usize) -> Result<Row> {

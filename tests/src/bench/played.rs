@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// How long a worker may take to be started.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// What the launcher gave a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]

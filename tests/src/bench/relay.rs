@@ -29,7 +29,7 @@ use super::link;
 /// Frames that wait, either way.
 const FRAMES: usize = 64;
 /// How long an agent may take to be there.
-const THERE: Duration = Duration::from_secs(60);
+const THERE: Duration = Duration::from_mins(1);
 
 /// A socket for agents, in front of the plane's.
 pub(super) struct Relay {
