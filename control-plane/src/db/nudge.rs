@@ -12,6 +12,8 @@ const BEHIND: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Nudge {
     changed: broadcast::Sender<Uuid>,
+    /// The same, and tasks whose log alone grew: workers write logs all the time, and few follow them.
+    touched: broadcast::Sender<Uuid>,
     outgoing: broadcast::Sender<Uuid>,
     dispatch: Arc<Notify>,
     launcher: Arc<Notify>,
@@ -21,6 +23,7 @@ impl Nudge {
     pub(super) fn new() -> Self {
         Self {
             changed: broadcast::channel(BEHIND).0,
+            touched: broadcast::channel(BEHIND).0,
             outgoing: broadcast::channel(BEHIND).0,
             dispatch: Arc::new(Notify::new()),
             launcher: Arc::new(Notify::new()),
@@ -37,18 +40,24 @@ impl Nudge {
     /// A task changed, as another replica says.
     pub fn heard(&self, task: Uuid) {
         let _ = self.changed.send(task);
+        let _ = self.touched.send(task);
         self.dispatch.notify_one();
         self.launcher.notify_one();
     }
 
     /// Only the log of a task grew.
     pub fn log_grew(&self, task: Uuid) {
-        let _ = self.changed.send(task);
+        let _ = self.touched.send(task);
     }
 
     /// Ids of tasks that changed. A receiver that lags reads the table anew.
     pub fn subscribe(&self) -> broadcast::Receiver<Uuid> {
         self.changed.subscribe()
+    }
+
+    /// Ids of tasks that changed or whose log grew.
+    pub fn subscribe_to_logs(&self) -> broadcast::Receiver<Uuid> {
+        self.touched.subscribe()
     }
 
     /// Ids that other replicas are to hear.

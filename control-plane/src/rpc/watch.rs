@@ -45,11 +45,16 @@ struct Wake {
 }
 
 impl Wake {
+    /// Woken by changes of tasks.
     fn new(shared: &Shared) -> Self {
+        Self::with(shared, shared.store.nudge().subscribe())
+    }
+
+    fn with(shared: &Shared, changes: broadcast::Receiver<Uuid>) -> Self {
         let mut poll = interval_at(Instant::now() + POLL, POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            changes: shared.store.nudge().subscribe(),
+            changes,
             poll,
             stop: shared.stop.clone(),
         }
@@ -204,7 +209,7 @@ impl LogStream {
         if request.tail < 0 {
             return Err(Error::invalid("tail", "must not be negative"));
         }
-        let wake = Wake::new(shared);
+        let wake = Wake::with(shared, shared.store.nudge().subscribe_to_logs());
         let seen = shared.named(&request.task_id).await?;
         let tail = match request.tail {
             0 => 0,
