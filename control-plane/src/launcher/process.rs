@@ -39,6 +39,8 @@ const POLL: Duration = Duration::from_secs(2);
 const ENDING_POLL: Duration = Duration::from_millis(50);
 /// How long a sidecar may take to end by itself.
 const GRACE: Duration = Duration::from_secs(4);
+/// How much of the end of a sidecar's log is looked at, in bytes.
+const LAST_WORDS: u64 = 512;
 /// The process's mark in a worker's folder.
 const MARK: &str = "process.json";
 
@@ -184,7 +186,11 @@ impl Launcher {
                 State::Wanted => self.start(attempt).await?,
                 State::Started | State::Live => {
                     if !self.process(attempt.id).is_some_and(Process::is_alive) {
-                        self.lost(attempt, "its process ended").await?;
+                        let why = match self.last_words(attempt.id) {
+                            Some(words) => format!("its process ended; its last words: {words}"),
+                            None => "its process ended".to_owned(),
+                        };
+                        self.lost(attempt, &why).await?;
                     }
                 }
                 State::Ending => {
@@ -331,6 +337,21 @@ impl Launcher {
             tracing::warn!(dir = %dir.display(), %error, "could not remove a worker's folder");
         }
         true
+    }
+
+    /// The last line of a sidecar's log, which goes with its folder.
+    fn last_words(&self, id: Uuid) -> Option<String> {
+        use std::io::{Read, Seek, SeekFrom};
+
+        let mut file = std::fs::File::open(self.folder(id).join("agent.log")).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))
+            .ok()?;
+        let mut bytes = Vec::new();
+        file.take(LAST_WORDS).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+        Some(line.trim().replace('\0', ""))
     }
 
     fn folder(&self, id: Uuid) -> PathBuf {
