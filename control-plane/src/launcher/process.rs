@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mainloop_core::Event;
+use mainloop_core::{Event, Failure, FailureClass, Run, Wait};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -354,6 +354,36 @@ impl Launcher {
         Some(line.trim().replace('\0', ""))
     }
 
+    /// Ends every attempt in the database, as nobody's failure.
+    async fn suspend_all(&self) -> Result<(), db::Error> {
+        for attempt in self.store.open_attempts(&self.options.host).await? {
+            if attempt.state == State::Ending {
+                continue;
+            }
+            let Some(task) = self.store.task_for_link(attempt.task_id).await? else {
+                continue;
+            };
+            let why = "the plane was stopped".to_owned();
+            // A person's answer brings a new worker by itself; other work goes on as soon as somebody claims.
+            let event = if matches!(task.task.wait, Wait::Human(_)) || task.task.run != Run::Live {
+                Event::AttemptLost { why }
+            } else {
+                Event::StepFailed {
+                    failure: Failure {
+                        class: FailureClass::Worker,
+                        message: why,
+                    },
+                    transient: true,
+                    retry_at: Some(jiff::Timestamp::now()),
+                }
+            };
+            let mut suspended = Occurrence::new(event, "plane");
+            suspended.attempt = attempt.n;
+            self.store.apply(attempt.task_id, &suspended).await?;
+        }
+        Ok(())
+    }
+
     fn folder(&self, id: Uuid) -> PathBuf {
         self.options.workers.join(id.to_string())
     }
@@ -372,8 +402,12 @@ impl Launcher {
             .collect()
     }
 
-    /// Ends all workers of this host, for a stop that ends everything.
+    /// Ends all workers of this host, for a stop that ends everything. Their tasks go on at the next start.
     pub async fn end_all(mut self) {
+        if let Err(error) = self.suspend_all().await {
+            // The next start finds the processes gone, and counts that as a crash of each.
+            tracing::warn!(error = errors::chain(&error), "could not suspend the tasks");
+        }
         let deadline = Instant::now() + GRACE + Duration::from_secs(2);
         loop {
             let mut left = false;
