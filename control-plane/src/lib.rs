@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod args;
+pub mod check;
 pub mod config;
 pub mod db;
 pub mod dispatch;

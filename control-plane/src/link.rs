@@ -64,7 +64,7 @@ impl Lease {
                 self.valid_until_millis.store(until, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::warn!(error = errors::chain(&error), "could not renew the lease")
+                tracing::warn!(error = errors::chain(&error), "could not renew the lease");
             }
         }
     }

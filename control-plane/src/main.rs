@@ -5,7 +5,8 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 use mainloop_control_plane::{
     app,
-    args::{Args, Command, LogFormat},
+    args::{Args, Command, LogFormat, Options},
+    check,
     config::Config,
     errors,
 };
@@ -40,7 +41,33 @@ fn main() -> ExitCode {
                 }
             }
         }
-        Command::Check { .. } => ExitCode::FAILURE,
+        Command::Check { json, options } => check(&options, json),
+    }
+}
+
+/// Prints what was found; the exit code says whether all is well.
+fn check(options: &Options, json: bool) -> ExitCode {
+    use std::io::Write;
+
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error),
+    };
+    let report = runtime.block_on(check::run(options));
+    let text = if json {
+        serde_json::to_string(&report).expect("a report is plain data") + "\n"
+    } else {
+        report.to_string()
+    };
+    // A reader that went away has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -288,16 +288,6 @@ impl Policy {
             .then(|| name.to_owned())
     }
 
-    /// Whether tasks may name this repository.
-    pub fn allows_repository(&self, owner: &str, name: &str) -> bool {
-        self.repositories.is_empty()
-            || self.repositories.iter().any(|allowed| {
-                allowed.split_once('/').is_some_and(|(o, n)| {
-                    o.eq_ignore_ascii_case(owner) && (n == "*" || n.eq_ignore_ascii_case(name))
-                })
-            })
-    }
-
     fn validate(&self) -> Result<(), (String, String)> {
         let refuse = |key: &str, why: &str| Err((key.to_owned(), why.to_owned()));
         if self.models.is_empty() {
@@ -435,6 +425,16 @@ impl Policy {
     }
 }
 
+/// Whether a list of `owner/name` and `owner/*` holds a repository; an empty one holds all.
+pub fn allows_repository(listed: &[String], owner: &str, name: &str) -> bool {
+    listed.is_empty()
+        || listed.iter().any(|allowed| {
+            allowed.split_once('/').is_some_and(|(o, n)| {
+                o.eq_ignore_ascii_case(owner) && (n == "*" || n.eq_ignore_ascii_case(name))
+            })
+        })
+}
+
 /// What the worker of a task with this snapshot needs of its policy.
 pub fn worker_policy(snapshot: &serde_json::Value) -> WorkerPolicy {
     let policy = Policy::of_snapshot(snapshot);
@@ -556,10 +556,13 @@ mod tests {
     #[test]
     fn a_list_of_repositories_excludes_all_others() {
         let mut policy = Policy::default();
-        assert!(policy.allows_repository("any", "thing"));
+        assert!(allows_repository(&policy.repositories, "any", "thing"));
         policy.repositories = vec!["me/one".to_owned(), "team/*".to_owned()];
-        assert!(policy.allows_repository("Me", "one") && policy.allows_repository("team", "x"));
-        assert!(!policy.allows_repository("me", "two"));
+        assert!(
+            allows_repository(&policy.repositories, "Me", "one")
+                && allows_repository(&policy.repositories, "team", "x")
+        );
+        assert!(!allows_repository(&policy.repositories, "me", "two"));
     }
 
     #[test]

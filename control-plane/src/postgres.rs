@@ -36,7 +36,7 @@ const PORT: u16 = 5432;
 /// Longest path of a socket that the kernel takes.
 const SOCKET_PATH_MAX: usize = 107;
 /// How long a server may take to be ready; it may have to replay its log.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_mins(2);
 /// How long a server may take to stop.
 const STOP: Duration = Duration::from_secs(30);
 /// Pause between two looks at a server that starts or stops.
@@ -212,9 +212,53 @@ impl Layout {
         self.folder.join("server.log")
     }
 
+    /// The socket, if its path is not too long.
+    fn socket(&self) -> Result<PathBuf, Error> {
+        let path = self.sockets().join(format!(".s.PGSQL.{PORT}"));
+        let length = path.as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            return Err(Error::LongPath { path, length });
+        }
+        Ok(path)
+    }
+
+    /// The programs that fit the data, or the best ones where there is none yet.
+    fn fitting(&self, options: &Options) -> Result<Binaries, Error> {
+        let mut found = Binaries::find(options)?;
+        match version_of(&self.data()) {
+            Some(data) => Binaries::of_version(found, &data).map_err(|found| Error::OtherVersion {
+                path: self.data(),
+                data,
+                found,
+            }),
+            None => Ok(found.swap_remove(0)),
+        }
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.data().join("postmaster.pid")
     }
+}
+
+/// Whether a server could run, without making or starting anything: what it would be, or what is in the way.
+pub fn look(options: &Options) -> Result<String, Error> {
+    let layout = Layout::new(&options.data_dir);
+    layout.socket()?;
+    owner::name(nix::unistd::geteuid())?;
+    let owner = Owner::look(&layout.folder)?;
+    let there = options
+        .data_dir
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
+    owner.reaches(there)?;
+    let binaries = layout.fitting(options)?;
+    Ok(format!(
+        "PostgreSQL {} in {}, to run as {}",
+        binaries.version,
+        binaries.folder.display(),
+        owner.name()
+    ))
 }
 
 impl Server {
@@ -282,14 +326,7 @@ impl Server {
             // It is gone; reap it.
             let _ = child.try_wait();
         }
-        let socket = self.layout.sockets().join(format!(".s.PGSQL.{PORT}"));
-        let length = socket.as_os_str().len();
-        if length > SOCKET_PATH_MAX {
-            return Err(Error::LongPath {
-                path: socket,
-                length,
-            });
-        }
+        self.layout.socket()?;
         let owner = Owner::find(&self.options.data_dir, &self.layout.folder)?;
         let caller = owner::name(nix::unistd::geteuid())?;
         if self.layout.data().join("PG_VERSION").exists() {
@@ -298,17 +335,7 @@ impl Server {
                 return self.until_ready().await;
             }
         }
-        let binaries = Binaries::find(&self.options)?;
-        let binaries = match version_of(&self.layout.data()) {
-            Some(data) => {
-                Binaries::of_version(binaries, &data).map_err(|found| Error::OtherVersion {
-                    path: self.layout.data(),
-                    data,
-                    found,
-                })?
-            }
-            None => binaries.into_iter().next().ok_or(Error::NoOwner)?,
-        };
+        let binaries = self.layout.fitting(&self.options)?;
         if version_of(&self.layout.data()).is_none() {
             self.make(&binaries, &owner).await?;
         }
@@ -329,8 +356,7 @@ impl Server {
         owner.make_folder(unfinished)?;
         owner.reaches(unfinished)?;
         owner.make_folder(&unfinished.join("s"))?;
-        let output = self
-            .command(&binaries.initdb(), owner)
+        let output = Self::command(&binaries.initdb(), owner)
             .arg("-U")
             .arg(NAME)
             .args([
@@ -381,7 +407,7 @@ impl Server {
             .open(&log)
             .map_err(on("open", &log))?;
         let errors = file.try_clone().map_err(on("open", &log))?;
-        self.command(&binaries.postgres(), owner)
+        Self::command(&binaries.postgres(), owner)
             .arg("-D")
             .arg(self.layout.data())
             .args(["-c", "listen_addresses=", "-c", "fsync=on"])
@@ -400,7 +426,7 @@ impl Server {
     }
 
     /// A program as the server's user, with nothing of the plane's environment, out of reach of the terminal's Ctrl-C.
-    fn command(&self, program: &Path, owner: &Owner) -> Command {
+    fn command(program: &Path, owner: &Owner) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()

@@ -4,6 +4,7 @@
 
 use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -33,6 +34,45 @@ pub(crate) async fn store() -> Store {
     Store::new(server.config_for(&name))
 }
 
+/// A folder that the server's user can pass through.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let folder = tempfile::Builder::new()
+        .prefix("mainloop-test-")
+        .tempdir()
+        .unwrap();
+    // Run by root, the server is another user, who must get through.
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o711)).unwrap();
+    folder
+}
+
+/// Options for a private server in a folder.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests find the server by the caller's PATH"
+)]
+pub(crate) fn options(data_dir: &Path) -> Options {
+    Options {
+        data_dir: data_dir.to_owned(),
+        binaries: None,
+        search_path: std::env::var_os("PATH").unwrap_or_default(),
+    }
+}
+
+/// Waits until a look gives something; what was awaited and seen last is in the message of its failure.
+pub(crate) async fn until<T, L: std::fmt::Debug, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, L>>,
+{
+    let since = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(since.elapsed() < PATIENCE, "{what}: last seen {seen:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits for an answer; says what was awaited when none comes.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
@@ -40,25 +80,11 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("{what}: nothing came within {PATIENCE:?}"))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests find the server by the caller's PATH"
-)]
 async fn start() -> Server {
-    let folder = tempfile::Builder::new()
-        .prefix("mainloop-test-")
-        .tempdir()
-        .unwrap()
-        .keep();
-    // Run by root, the server is another user, who must get through.
-    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o711)).unwrap();
-    let server = Server::start(Options {
-        data_dir: folder.clone(),
-        binaries: None,
-        search_path: std::env::var_os("PATH").unwrap_or_default(),
-    })
-    .await
-    .unwrap_or_else(|error| panic!("{}", crate::errors::chain(&error)));
+    let folder = folder().keep();
+    let server = Server::start(options(&folder))
+        .await
+        .unwrap_or_else(|error| panic!("{}", crate::errors::chain(&error)));
     stop_with_us(&folder);
     create(&server, TEMPLATE, "template1").await;
     migrate(&Store::new(server.config_for(TEMPLATE)))
@@ -68,9 +94,12 @@ async fn start() -> Server {
 }
 
 /// A process that reads from a pipe of ours: when we end, however we end, it ends the server and clears up.
-fn stop_with_us(folder: &std::path::Path) {
-    let script = "read -r _; kill -INT \"$(head -n 1 \"$0/postgres/data/postmaster.pid\")\"; \
-                  while [ -e \"$0/postgres/data/postmaster.pid\" ]; do sleep 0.05; done; rm -rf \"$0\"";
+pub(crate) fn stop_with_us(folder: &Path) {
+    // A server that was killed leaves its file behind, and may stay a zombie: neither is waited for without end.
+    let script = "file=\"$0/postgres/data/postmaster.pid\"; read -r _; \
+                  kill -INT \"$(head -n 1 \"$file\")\" && tries=200; \
+                  while [ -e \"$file\" ] && [ \"${tries:=0}\" -gt 0 ]; do tries=$((tries - 1)); sleep 0.05; done; \
+                  rm -rf \"$0\"";
     let child = Command::new("sh")
         .args(["-c", script])
         .arg(folder)

@@ -82,13 +82,16 @@ pub fn short_sha(sha: &str) -> &str {
 
 /// The names of the failed checks, for a sentence.
 pub fn failed_checks(checks: &Value) -> String {
-    let names: Vec<&str> = checks
+    let mut names: Vec<&str> = checks
         .as_array()
         .into_iter()
         .flatten()
         .filter(|check| check["state"] == "failed")
         .filter_map(|check| check["name"].as_str())
         .collect();
+    // One workflow may run for the push and for the pull request, under one name.
+    names.sort_unstable();
+    names.dedup();
     if names.is_empty() {
         "no name".to_owned()
     } else {

@@ -1,4 +1,5 @@
 pub mod anthropic;
+pub mod bench;
 pub mod claude;
 pub mod demo;
 pub mod git_http;

@@ -45,7 +45,7 @@ use crate::{
 static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(3)));
 
 /// How long a plane may take to end all its workers and its PostgreSQL.
-const END_WITHIN: Duration = Duration::from_secs(60);
+const END_WITHIN: Duration = Duration::from_mins(1);
 /// The person who owns the repositories.
 pub const PERSON: &str = "ada";
 /// The identity that the plane's token belongs to.

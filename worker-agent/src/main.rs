@@ -9,7 +9,9 @@ use anyhow::Context;
 use clap::Parser;
 use mainloop_worker_agent::sidecar::sandbox::Toolchains;
 use mainloop_worker_agent::{harness, probe, sidecar};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{Cli, Command, Probe};
 
@@ -17,12 +19,12 @@ use crate::args::{Cli, Command, Probe};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("MAINLOOP_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,octocrab=off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(log_filter())
+        .with(lines)
         .init();
     match run(cli.command).await {
         Ok(code) => code,
@@ -31,6 +33,17 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `MAINLOOP_LOG` as `level` and `target=level`, separated by commas. Not `EnvFilter`, whose filters by field bring a
+/// regular expression engine with them.
+fn log_filter() -> Targets {
+    let told = std::env::var("MAINLOOP_LOG").ok();
+    told.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_target("octocrab", LevelFilter::OFF)
+    })
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

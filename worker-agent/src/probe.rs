@@ -1,7 +1,7 @@
 //! Tries whether workers can run on this machine: starts a sandbox with the production flags and looks around from
 //! inside.
 //!
-//! `mainloop doctor` shows the outcome, and the plane's launcher refuses to start tasks where it is not `ok`. It
+//! `mainloop doctor` shows the outcome, and a worker whose sandbox does not start asks it why. It
 //! changes nothing but a folder of its own, which it removes.
 
 mod findings;

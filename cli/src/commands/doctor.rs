@@ -22,6 +22,9 @@ struct Found {
     checks: Vec<Check>,
     #[serde(default)]
     mounts_toml: String,
+    /// What the plane wants the agent's probe to look at.
+    #[serde(default)]
+    probe: Vec<String>,
 }
 
 /// One prerequisite.
@@ -46,14 +49,18 @@ struct Report {
 pub(super) async fn run(output: &Output) -> anyhow::Result<Exit> {
     let mut checks = Vec::new();
     let mut mounts_toml = String::new();
-    for (program, arguments) in [
-        (programs::CONTROL_PLANE, ["check", "--json"]),
-        (programs::WORKER_AGENT, ["probe", "--json"]),
+    let mut probe = Vec::new();
+    for (program, verb) in [
+        (programs::CONTROL_PLANE, "check"),
+        (programs::WORKER_AGENT, "probe"),
     ] {
-        match ask(program, arguments).await {
+        let mut arguments = vec![verb.to_owned(), "--json".to_owned()];
+        arguments.append(&mut probe);
+        match ask(program, &arguments).await {
             Ok(found) => {
                 checks.extend(found.checks);
                 mounts_toml.push_str(&found.mounts_toml);
+                probe = found.probe;
             }
             Err(check) => checks.push(check),
         }
@@ -68,7 +75,7 @@ pub(super) async fn run(output: &Output) -> anyhow::Result<Exit> {
 }
 
 /// What the program says; where it says nothing, that is a failed check.
-async fn ask(name: &str, arguments: [&str; 2]) -> Result<Found, Check> {
+async fn ask(name: &str, arguments: &[String]) -> Result<Found, Check> {
     let failed = |detail: String, fix: &str| Check {
         name: name.to_owned(),
         ok: false,

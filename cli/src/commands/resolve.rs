@@ -152,7 +152,9 @@ async fn send(
             words::done(action),
             resolved.title
         ))?;
-        if let Some(task) = &resolved.task {
+        if let Some(task) = &resolved.task
+            && task.settle_time.is_none()
+        {
             output.next(&format!("mainloop task watch {}", task.short_id));
         }
         Ok(())

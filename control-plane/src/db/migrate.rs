@@ -30,7 +30,7 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<(), Error> {
     let known = runner
         .get_migrations()
         .iter()
-        .map(|migration| i32::try_from(migration.version()).unwrap_or(i32::MAX))
+        .map(refinery::Migration::version)
         .max()
         .unwrap_or(0);
     let applied = runner
@@ -38,7 +38,7 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<(), Error> {
         .await
         .ok()
         .flatten();
-    if let Some(found) = applied.and_then(|migration| i32::try_from(migration.version()).ok())
+    if let Some(found) = applied.map(|migration| migration.version())
         && found > known
     {
         return Err(Error::Newer { found, known });

@@ -75,7 +75,7 @@ impl Store {
         let failed = Error::on("connect to the database to listen");
         if is_local(&self.config) {
             let (client, connection) = self.config.connect(NoTls).await.map_err(failed)?;
-            Ok((client, ListenConnection::Plain(connection)))
+            Ok((client, ListenConnection::Plain(Box::new(connection))))
         } else {
             let (client, connection) = self.config.connect(tls()).await.map_err(failed)?;
             Ok((client, ListenConnection::Tls(Box::new(connection))))
@@ -87,7 +87,9 @@ impl Store {
 #[expect(missing_debug_implementations, reason = "the connections have none")]
 pub enum ListenConnection {
     /// Over a Unix socket.
-    Plain(tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>),
+    Plain(
+        Box<tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>>,
+    ),
     /// Over TLS.
     Tls(
         Box<

@@ -109,8 +109,8 @@ impl Process {
         if fields.next()? == "Z" {
             return None;
         }
-        let start = fields.nth(18)?.parse().ok()?;
-        Some(Self { pid, start })
+        let ticks = fields.nth(18)?.parse().ok()?;
+        Some(Self { pid, start: ticks })
     }
 
     fn is_alive(self) -> bool {

@@ -94,7 +94,7 @@ pub(super) fn time(time: prost_types::Timestamp) -> Timestamp {
 
 enum Reading {
     /// The workflow decides.
-    Workflow(Occurrence),
+    Workflow(Box<Occurrence>),
     /// Worth an entry in the log, and nothing else.
     Note {
         kind: &'static str,
@@ -119,7 +119,7 @@ fn workflow(event: Event, detail: Value, facts: Facts) -> Reading {
     let mut occurrence = Occurrence::new(event, "worker");
     occurrence.detail = detail;
     occurrence.facts = facts;
-    Reading::Workflow(occurrence)
+    Reading::Workflow(Box::new(occurrence))
 }
 
 fn reading(milestone: &Milestone) -> Reading {
@@ -153,7 +153,7 @@ fn reading(milestone: &Milestone) -> Reading {
                 json!({ "reason": clean(&nothing.reason), "issue": number, "url": url });
             occurrence.facts.summary = Some(clean(&nothing.reason));
             occurrence.facts.plan_issue = (number > 0).then_some((number, url));
-            Reading::Workflow(occurrence)
+            Reading::Workflow(Box::new(occurrence))
         }
         Fact::QuestionAsked(asked) => question(asked),
         Fact::BranchPushed(pushed) => workflow(
@@ -262,13 +262,13 @@ fn reading(milestone: &Milestone) -> Reading {
                 ),
                 questions: json!([]),
             });
-            Reading::Workflow(occurrence)
+            Reading::Workflow(Box::new(occurrence))
         }
         Fact::StepFailed(failed) => {
-            let class = failed
-                .failure
-                .as_ref()
-                .map_or(FailureClass::Unspecified, |failure| failure.class());
+            let class = failed.failure.as_ref().map_or(
+                FailureClass::Unspecified,
+                mainloop_proto::v1::Failure::class,
+            );
             let message = failed
                 .failure
                 .as_ref()
@@ -343,7 +343,7 @@ fn question(asked: &QuestionAsked) -> Reading {
         body: clean(&asked.context),
         questions: asked.questions.iter().map(question_json).collect(),
     });
-    Reading::Workflow(occurrence)
+    Reading::Workflow(Box::new(occurrence))
 }
 
 fn question_json(question: &Question) -> Value {

@@ -41,6 +41,12 @@ impl Owner {
             fs::set_permissions(data_dir, PermissionsExt::from_mode(mode))
                 .map_err(on("close", data_dir))?;
         }
+        Self::look(folder)
+    }
+
+    /// The same, without making anything.
+    pub(super) fn look(folder: &Path) -> Result<Self, Error> {
+        let caller = nix::unistd::geteuid();
         let existing = fs::metadata(folder).ok().map(|metadata| metadata.uid());
         if !caller.is_root() {
             let user = Self::user(caller, false)?;
@@ -80,6 +86,11 @@ impl Owner {
             gid: user.gid,
             other,
         })
+    }
+
+    /// The owner's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the owner may enter the folder, by the mode bits of it and of all above it.

@@ -14,6 +14,10 @@ use crate::db::tokens::TokenRow;
 
 /// Longest name of a token.
 const MAX_NAME: usize = 63;
+/// Names that stand for others in the event log.
+const RESERVED: [&str; 3] = ["plane", "worker", "github"];
+/// Longest life of a token that has an end, in seconds: ten years. The database takes no time without bound.
+const MAX_TTL: i64 = 10 * 366 * 24 * 3600;
 
 /// What the plane tells about itself, beside what is in the database.
 #[derive(Clone, Debug)]
@@ -89,11 +93,15 @@ impl Access {
         let mut violations = Vec::new();
         let mut violate =
             |field: &str, reason: &str| violations.push((field.to_owned(), reason.to_owned()));
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control)
+        {
             violate(
                 "name",
                 "must have 1 to 63 characters, and no control characters",
             );
+        }
+        if RESERVED.contains(&name) {
+            violate("name", "stands for another in events: choose another one");
         }
         if request.scopes.is_empty() {
             violate(
@@ -102,24 +110,28 @@ impl Access {
             );
         }
         let mut scopes = Vec::new();
-        for scope in request.scopes() {
-            match scope {
-                v1::Scope::Unspecified => violate("scopes", "has a scope that does not exist"),
-                v1::Scope::Read => scopes.push(Scope::Read.word()),
-                v1::Scope::Submit => scopes.push(Scope::Submit.word()),
-                v1::Scope::Approve => scopes.push(Scope::Approve.word()),
-                v1::Scope::Admin => scopes.push(Scope::Admin.word()),
+        // Not by `scopes()`, which leaves out what it does not know.
+        for scope in &request.scopes {
+            match v1::Scope::try_from(*scope) {
+                Err(_) | Ok(v1::Scope::Unspecified) => {
+                    violate("scopes", "has a scope that does not exist");
+                }
+                Ok(v1::Scope::Read) => scopes.push(Scope::Read.word()),
+                Ok(v1::Scope::Submit) => scopes.push(Scope::Submit.word()),
+                Ok(v1::Scope::Approve) => scopes.push(Scope::Approve.word()),
+                Ok(v1::Scope::Admin) => scopes.push(Scope::Admin.word()),
             }
         }
         let ttl = request.ttl.map(|ttl| ttl.seconds);
-        if ttl.is_some_and(|seconds| seconds <= 0) {
-            violate("ttl", "must be longer than zero");
+        if ttl.is_some_and(|seconds| !(1..=MAX_TTL).contains(&seconds)) {
+            violate("ttl", "must be from one second to ten years");
         }
         if !violations.is_empty() {
             return Err(Error::Invalid { violations });
         }
         #[expect(clippy::cast_precision_loss, reason = "seconds of a token's life")]
         let ttl = ttl.map(|seconds| seconds as f64);
+        scopes.sort_unstable();
         scopes.dedup();
         let (token, secret) = self
             .shared

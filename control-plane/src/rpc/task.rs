@@ -42,7 +42,7 @@ pub struct Rules {
     pub snapshot: serde_json::Value,
     /// Workers run without the sandbox.
     pub unsandboxed: bool,
-    /// `https://host/owner/name` of the repositories that tasks may name; all of the code host when empty.
+    /// Repositories that tasks may name, as `owner/name` or `owner/*`; all of the code host when empty.
     pub repositories: Vec<String>,
 }
 

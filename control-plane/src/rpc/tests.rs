@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod create;
 mod inbox;
 mod list;
@@ -42,16 +43,7 @@ impl World {
     }
 
     async fn with(change: impl FnOnce(&mut Rules)) -> Self {
-        let mut rules = Rules {
-            code_host: "https://github.com".parse().unwrap(),
-            models: vec!["sonnet".to_owned(), "opus".to_owned()],
-            default_model: "sonnet".to_owned(),
-            default_budget_micros: 5_000_000,
-            max_budget_micros: 50_000_000,
-            snapshot: json!({ "limits": {} }),
-            unsandboxed: false,
-            repositories: Vec::new(),
-        };
+        let mut rules = rules();
         change(&mut rules);
         let stop = CancellationToken::new();
         let shared = Shared {
@@ -201,6 +193,20 @@ impl World {
             .into_iter()
             .map(|word| (word.question, word.text))
             .collect()
+    }
+}
+
+/// What tasks may name and cost in these tests.
+fn rules() -> Rules {
+    Rules {
+        code_host: "https://github.com".parse().unwrap(),
+        models: vec!["sonnet".to_owned(), "opus".to_owned()],
+        default_model: "sonnet".to_owned(),
+        default_budget_micros: 5_000_000,
+        max_budget_micros: 50_000_000,
+        snapshot: json!({ "limits": {} }),
+        unsandboxed: false,
+        repositories: Vec::new(),
     }
 }
 

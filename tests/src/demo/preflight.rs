@@ -126,8 +126,7 @@ fn disk(data: &Path) -> Finding {
         .unwrap_or(Path::new("/"));
     let seen = match statvfs(there) {
         Ok(stat) => {
-            let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size())
-                / (1024 * 1024);
+            let free = stat.blocks_available() * stat.fragment_size() / (1024 * 1024);
             if free >= DISK_MIB {
                 Ok(format!("{free} MiB free for {}", data.display()))
             } else {

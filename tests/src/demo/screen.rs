@@ -29,6 +29,7 @@ impl Screen {
     }
 
     /// A line as it is.
+    #[expect(clippy::unused_self, reason = "every line goes through the screen")]
     pub(super) fn line(&self, text: &str) {
         let _ = writeln!(std::io::stdout(), "{text}");
     }

@@ -47,6 +47,10 @@ impl Failure {
     }
 
     /// An order to the harness that was not carried out.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it is what `map_err` hands over"
+    )]
     pub(crate) fn git(error: channel::Error) -> Self {
         Self::passing(FailureClass::Git, error.to_string())
     }

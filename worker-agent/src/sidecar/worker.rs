@@ -250,7 +250,7 @@ impl Worker {
                 }
                 Some(command) = self.commands.recv() => self.keep(command),
                 Some(event) = self.host.proxy_events.recv() => {
-                    self.seen(version, event).await;
+                    self.seen(version, event);
                 }
             }
         }
@@ -309,7 +309,7 @@ impl Worker {
     }
 
     /// Takes an observation of the proxies. Returns whether the branch has a new head.
-    pub(crate) async fn seen(&mut self, version: i64, event: proxy::Event) -> bool {
+    pub(crate) fn seen(&mut self, version: i64, event: proxy::Event) -> bool {
         use mainloop_proto::v1::{BranchPushed, HostRefused, PushRefused};
 
         match event {
@@ -364,8 +364,7 @@ impl Worker {
                 spent_micros,
                 budget_micros,
             } => self.note(format!(
-                "budget reached: {} of {} millionths of a dollar",
-                spent_micros, budget_micros
+                "budget reached: {spent_micros} of {budget_micros} millionths of a dollar"
             )),
             proxy::Event::ModelRefused { reason } => {
                 self.note(format!("model request refused: {reason}"));
@@ -402,9 +401,9 @@ impl Worker {
     }
 
     /// Takes what the proxies saw and nobody has read yet.
-    pub(crate) async fn drain_proxy_events(&mut self, version: i64) {
+    pub(crate) fn drain_proxy_events(&mut self, version: i64) {
         while let Some(Some(event)) = self.host.proxy_events.recv().now_or_never() {
-            self.seen(version, event).await;
+            self.seen(version, event);
         }
     }
 

@@ -8,6 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Rules;
+use crate::policy;
 use crate::{db::create::Proposal, rpc::Error};
 
 /// A description, in bytes.
@@ -168,13 +169,7 @@ pub(super) fn repository(rules: &Rules, text: &str) -> Result<Repository, String
         return Err(format!("must look like {host}/owner/name"));
     }
     let url = format!("{host}/{owner}/{name}");
-    let allowed = |listed: &String| {
-        listed
-            .trim_end_matches('/')
-            .trim_end_matches(".git")
-            .eq_ignore_ascii_case(&url)
-    };
-    if !rules.repositories.is_empty() && !rules.repositories.iter().any(allowed) {
+    if !policy::allows_repository(&rules.repositories, owner, name) {
         return Err("is not among the repositories that the policy lists".to_owned());
     }
     Ok(Repository {

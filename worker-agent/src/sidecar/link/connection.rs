@@ -276,13 +276,13 @@ impl Connection {
                 self.assign(assignment);
             }
             Some(In::Command(command)) => {
-                if self.seen_commands.insert(command.id.clone()) {
-                    if let Err(error) = self.commands.try_send(command) {
-                        // The plane sends it again after a reconnect.
-                        let command = error.into_inner();
-                        self.seen_commands.remove(&command.id);
-                        return Ok(false);
-                    }
+                if self.seen_commands.insert(command.id.clone())
+                    && let Err(error) = self.commands.try_send(command)
+                {
+                    // The plane sends it again after a reconnect.
+                    let command = error.into_inner();
+                    self.seen_commands.remove(&command.id);
+                    return Ok(false);
                 }
             }
             Some(In::LogCredit(credit)) => self.credit = self.credit.saturating_add(credit.chunks),

@@ -26,13 +26,13 @@ pub(super) async fn plan(
     worker
         .link
         .report(version, Fact::PlanningStarted(PlanningStarted {}));
-    let task = worker.prompt_task().await?;
+    let asked = worker.prompt_task().await?;
     let (harness, _) = worker.work_tree().await?;
     let delimiter = prompts::Delimiter::random();
     let mut prompt = if work.feedback.is_empty() {
-        prompts::plan(&task, &delimiter)
+        prompts::plan(&asked, &delimiter)
     } else {
-        prompts::revise(&task, &work.previous_plan, &work.feedback, &delimiter)
+        prompts::revise(&asked, &work.previous_plan, &work.feedback, &delimiter)
     };
     let talk = Talk {
         version,

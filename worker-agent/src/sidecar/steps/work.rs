@@ -120,7 +120,7 @@ async fn finish(
 ) -> Result<(), Failure> {
     worker.link.writable().await;
     let published = harness.publish(text::title(&worker.task.title)).await;
-    worker.drain_proxy_events(version).await;
+    worker.drain_proxy_events(version);
     published.map_err(Failure::git)?;
     harness.auto_push(false).await.map_err(Failure::git)?;
     worker.refuse_pushes();

@@ -138,7 +138,7 @@ impl Worker {
             .harness
             .start_claude(start)
             .await
-            .map_err(|error| Failure::git(error))?;
+            .map_err(Failure::git)?;
         let open_options = OpenOptions {
             mode: talk.mode,
             config_dir: hello.claude_config,
@@ -207,7 +207,7 @@ impl Worker {
                     self.heard(talk, handle, open, event, keeper).await?;
                 }
                 Some(event) = self.host.proxy_events.recv() => {
-                    if self.seen(talk.version, event).await && talk.opens_pull {
+                    if self.seen(talk.version, event) && talk.opens_pull {
                         self.open_pull(talk.version).await?;
                     }
                 }
@@ -266,7 +266,7 @@ impl Worker {
             )),
             Event::Compacted { .. } => self.note("the conversation was summarised".to_owned()),
             Event::ModelFallback { from, to } => {
-                self.note(format!("{to} answers instead of {from}"))
+                self.note(format!("{to} answers instead of {from}"));
             }
             Event::Denied { tool, reason } => self.note(format!("{tool} refused: {reason}")),
             Event::Stderr(text) | Event::Notice(text) => log(LogSource::Harness, text),

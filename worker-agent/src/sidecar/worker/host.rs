@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::{
     channel::{Harness, Notice},
+    probe,
     sidecar::{
         config::Config,
         proxy::{self, Credential, Events, Proxy, PushGate, forward, git, model},
@@ -49,6 +50,9 @@ pub enum Error {
     /// The sandbox's folders.
     #[error("could not make the sandbox's folders")]
     Sandbox(#[source] crate::sidecar::sandbox::HostError),
+    /// A mount or variable of the user's configuration.
+    #[error("policy's toolchains cannot be used")]
+    Toolchains(#[source] crate::sidecar::sandbox::MountError),
     /// The proxies.
     #[error("could not start the proxies")]
     Proxy(#[from] proxy::Error),
@@ -143,6 +147,26 @@ impl Host {
         Ok(harness)
     }
 
+    /// Why a sandbox does not start here and how to mend it, as the probe says; empty when it finds nothing.
+    pub(super) async fn diagnose(&self) -> String {
+        use std::fmt::Write;
+
+        let outcome = probe::run(&probe::Options {
+            agent: self.sandbox.agent.clone(),
+            claude: self.sandbox.claude.clone(),
+            bubblewrap: None,
+            data: self.sandbox.run.clone(),
+            toolchains: self.sandbox.toolchains.clone(),
+        })
+        .await;
+        let mut text = String::new();
+        for check in outcome.checks.iter().filter(|check| !check.ok) {
+            write!(text, "; {}: {} ({})", check.name, check.detail, check.fix)
+                .expect("a String takes any text");
+        }
+        text
+    }
+
     /// What the harness says unasked, lent to the step that runs.
     pub(super) fn take_notices(&mut self) -> Option<mpsc::Receiver<Notice>> {
         self.started.as_mut()?.notices.take()
@@ -170,17 +194,16 @@ impl Host {
     /// Ends every process of the sandbox but the harness. A harness that does not answer is ended itself.
     pub(super) async fn end_step(&mut self) -> Option<usize> {
         let started = self.started.as_ref()?;
-        match tokio::time::timeout(END_STEP, started.harness.end_step()).await {
-            Ok(Ok(killed)) => Some(killed),
-            Ok(Err(_)) | Err(_) => {
-                if let Some(started) = self.started.take() {
-                    if let Err(error) = started.running.kill().await {
-                        tracing::warn!(%error, "could not end a harness that does not answer");
-                    }
-                }
-                None
-            }
+        let ended = tokio::time::timeout(END_STEP, started.harness.end_step()).await;
+        if let Ok(Ok(killed)) = ended {
+            return Some(killed);
         }
+        if let Some(started) = self.started.take()
+            && let Err(error) = started.running.kill().await
+        {
+            tracing::warn!(%error, "could not end a harness that does not answer");
+        }
+        None
     }
 
     /// Opens the gate whenever the link gives leave, until it is closed.
@@ -211,16 +234,36 @@ impl Host {
     /// Ends the harness, everything in its sandbox, and the proxies.
     pub(super) async fn end(mut self) {
         self.refuse_pushes();
-        if let Some(started) = self.started {
-            if let Err(error) = started.running.end(&started.harness).await {
-                tracing::warn!(%error, "could not end the harness");
-            }
+        if let Some(started) = self.started
+            && let Err(error) = started.running.end(&started.harness).await
+        {
+            tracing::warn!(%error, "could not end the harness");
         }
         self.proxy.shutdown().await;
     }
 }
 
+/// What no worker may see through a mount: the plane's folder, and people's homes.
+fn hidden(config: &Config) -> Vec<PathBuf> {
+    let own_home = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .ok()
+        .flatten()
+        .map(|user| user.dir);
+    // <data folder>/workers/<attempt>
+    let data = config.dir.ancestors().nth(2).map(PathBuf::from);
+    [PathBuf::from("/home"), PathBuf::from("/root")]
+        .into_iter()
+        .chain(own_home)
+        .chain(data)
+        .filter(|path| path.parent().is_some())
+        .collect()
+}
+
 fn sandbox(config: &Config) -> Result<Sandbox, Error> {
+    config
+        .toolchains
+        .validate(&hidden(config))
+        .map_err(Error::Toolchains)?;
     let isolation = if config.sandbox {
         Isolation::Bubblewrap {
             program: find_bubblewrap(None).ok_or(Error::NoBubblewrap)?,

@@ -132,12 +132,19 @@ impl Worker {
     /// A harness whose work tree stands on the task's branch as it was pushed, else on the base, and is set up.
     pub(crate) async fn work_tree(&mut self) -> Result<(Harness, Prepared), Failure> {
         let base = self.base().await?;
-        let harness = self.host.harness().await.map_err(|error| {
-            Failure::lasting(
-                FailureClass::Environment,
-                format!("the sandbox did not start: {}", super::super::chain(&error)),
-            )
-        })?;
+        let harness = match self.host.harness().await {
+            Ok(harness) => harness,
+            Err(error) => {
+                let mend = self.host.diagnose().await;
+                return Err(Failure::lasting(
+                    FailureClass::Environment,
+                    format!(
+                        "the sandbox did not start: {}{mend}",
+                        crate::sidecar::chain(&error)
+                    ),
+                ));
+            }
+        };
         let repository = self.task.repository.clone().unwrap_or_default();
         let prepare = Prepare {
             remote_path: format!("/git/{}/{}.git", repository.owner, repository.name),
