@@ -16,7 +16,7 @@ async fn its_instructions_reach_claude_and_its_hooks_and_servers_do_not() -> Res
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(
                 vec![
-                    call::bash("echo setup-says $(cat /work/setup-ran ../setup-ran 2>/dev/null) $FROM_THE_REPOSITORY; ls /tmp/hook-ran /tmp/server-ran 2>&1"),
+                    call::bash("echo setup-says $(cat ../setup-ran) $FROM_THE_REPOSITORY; ls /tmp/hook-ran /tmp/server-ran 2>&1"),
                     script::subtract(true),
                 ],
                 "Done.",
@@ -62,9 +62,11 @@ async fn its_instructions_reach_claude_and_its_hooks_and_servers_do_not() -> Res
         .iter()
         .find(|text| text.contains("setup-says"))
         .expect("the command ran");
+    let at = said.rfind("setup-says ").unwrap_or_default();
+    let said = &said[at..];
     assert!(
         said.contains("setup-says yes indeed"),
-        "its setup ran, with its environment"
+        "its setup ran, with its environment: {said}"
     );
     assert_eq!(
         said.matches("No such file or directory").count(),
@@ -157,7 +159,7 @@ async fn words_of_the_model_mention_nobody_and_close_nothing() -> Result<()> {
                 .chain(issue.body.as_deref());
             for text in texts {
                 assert!(
-                    !text.contains("](https://evil.example.com"),
+                    !text.contains("![x]"),
                     "no remote image: {text}"
                 );
                 assert!(!text.contains(" @eve"), "no mention: {text}");

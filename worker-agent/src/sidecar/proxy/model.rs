@@ -262,6 +262,11 @@ impl Model {
                 "the model host answered with a redirect",
             );
         }
+        if matches!(head.status.as_u16(), 401..=403) {
+            // The same credential is sent each time: Claude Code would try for minutes, and nothing would change.
+            head.headers
+                .insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         if !head.status.is_success() {
             charge.into_iter().for_each(Charge::waive);
             let passed = Passed {

@@ -253,6 +253,19 @@ async fn limits_pass_through_cost_nothing_and_are_told() {
 }
 
 #[tokio::test]
+async fn a_refused_credential_is_not_to_be_tried_again() {
+    let (host, _) = host(|| (StatusCode::UNAUTHORIZED, "no such key").into_response()).await;
+    let mut world = World::new(host, |_| {}).await;
+    let refused = world.send(message("")).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.headers()["x-should-retry"], "false");
+    assert_eq!(
+        world.event().await,
+        Event::ModelUnauthorized { status: 401 }
+    );
+}
+
+#[tokio::test]
 async fn a_host_that_cannot_be_reached_is_an_error_to_retry() {
     let nobody = TcpListener::bind("127.0.0.1:0")
         .await
