@@ -570,4 +570,10 @@ mod tests {
         let policy = Policy::of_snapshot(&serde_json::json!({ "hosts": 3 }));
         assert!(policy.hosts.is_empty() && policy.models.is_empty());
     }
+
+    #[test]
+    fn the_documented_example_is_the_default() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.example.toml");
+        assert_eq!(Policy::read(Path::new(path)).unwrap(), Policy::default());
+    }
 }
