@@ -104,3 +104,6 @@ async fn rescue_once(store: &Store, lost_after: Duration) -> Result<(), crate::d
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

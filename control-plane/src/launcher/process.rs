@@ -464,3 +464,6 @@ fn open_up(dir: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -405,3 +405,6 @@ fn failure_class(class: FailureClass) -> mainloop_core::FailureClass {
         FailureClass::GivenUp => Core::GivenUp,
     }
 }
+
+#[cfg(test)]
+mod tests;

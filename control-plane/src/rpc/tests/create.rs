@@ -133,7 +133,7 @@ async fn everything_that_is_wrong_is_said_at_once() {
 #[tokio::test]
 async fn repositories_that_are_not_on_the_code_host_are_refused() {
     let world = World::with(|rules| {
-        rules.repositories = vec!["https://github.com/acme/gate".to_owned()];
+        rules.repositories = vec!["acme/gate".to_owned()];
     })
     .await;
     for (url, why) in [
