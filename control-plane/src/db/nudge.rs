@@ -37,6 +37,12 @@ impl Nudge {
         let _ = self.outgoing.send(task);
     }
 
+    /// Only the events of a task grew: its watchers want to know, and no loop has anything to do.
+    pub fn events_grew(&self, task: Uuid) {
+        let _ = self.changed.send(task);
+        let _ = self.outgoing.send(task);
+    }
+
     /// A task changed, as another replica says.
     pub fn heard(&self, task: Uuid) {
         let _ = self.changed.send(task);

@@ -21,13 +21,11 @@ const LOCK: &str = concat!(
 const UPDATE: &str = "\
 UPDATE task SET version = version + 1, updated_at = clock_timestamp(), phase = $3, completion = $4, failure_class = $5, \
 failure_message = $6, failed_from = $7, run = $8, wait = $9, gate = $10, gate_ref = $11, wait_until = $12, wait_why = $13, \
-phase_version = $14, timer_at = $15, timer_kind = $16, attempt = $17, failures = $18, ci_attempts = $19, signature = $20, \
+phase_version = $14, timer_at = $15, timer_kind = CASE WHEN $43 THEN $16 ELSE timer_kind END, attempt = $17, failures = $18, ci_attempts = $19, signature = $20, \
 plan_revision = $21, plan_hash = $22, plan_approved = $23, head_sha = $24, green_sha = $25, pull_number = $26, branch = $27, \
 pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $32, guidance = $33, diffstat = $34, \
-summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, queued_at = $40, step_at = $41, \
-settled_at = $42 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
-
-const TIMER: &str = "SELECT timer_kind, queued_at FROM task WHERE id = $1";
+summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
+queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
 const EVENT: &str = "\
 INSERT INTO event (task_id, seq, at, kind, text, actor, attempt, detail, ignored) VALUES ($1, $2, clock_timestamp(), $3, $4, \
@@ -75,7 +73,6 @@ const UNWATCH_PULL: &str = "DELETE FROM pull_watch WHERE task_id = $1";
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("transition::LOCK", LOCK),
     ("transition::UPDATE", UPDATE),
-    ("transition::TIMER", TIMER),
     ("transition::EVENT", EVENT),
     ("transition::BUMP_SEQ", BUMP_SEQ),
     ("transition::PLAN", PLAN),
@@ -347,9 +344,8 @@ async fn store_task(
     wants: &[Want],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let kept = query_one(transaction, "read a task's timer", TIMER, &[&row.id]).await?;
-    let mut timer_kind: Option<String> = kept.get("timer_kind");
-    let mut queued_at: Option<Timestamp> = kept.get("queued_at");
+    let mut timer_kind: Option<&str> = None;
+    let mut sets_timer = false;
     for want in wants {
         if let Want::SetTimer(timer) = want {
             let (at, kind) = match timer {
@@ -358,16 +354,15 @@ async fn store_task(
                 None => (None, None),
             };
             row.timer_at = at;
-            timer_kind = kind.map(str::to_owned);
+            timer_kind = kind;
+            sets_timer = true;
         }
     }
     let task = &row.task;
     if before.phase_version != task.phase_version || before.run != task.run {
         row.step_at = (task.run == Run::Live && step(task).is_some()).then_some(now);
     }
-    if before.run != Run::Queued && task.run == Run::Queued {
-        queued_at = Some(now);
-    }
+    let queued_at = (before.run != Run::Queued && task.run == Run::Queued).then_some(now);
     if before.phase == Phase::Proposed && task.phase == Phase::Planning {
         row.confirmed_at = Some(now);
     }
@@ -452,6 +447,7 @@ async fn store_task(
             &queued_at,
             &row.step_at,
             &row.settled_at,
+            &sets_timer,
         ],
     )
     .await?;

@@ -35,6 +35,7 @@ pub(super) async fn milestone(
         return store.durable_milestone(identity.id).await;
     }
     let current = milestone.phase_version == task.task.phase_version;
+    let mut moved = false;
     match reading(milestone) {
         Reading::Workflow(mut occurrence) if current => {
             occurrence.attempt = identity.n;
@@ -44,6 +45,7 @@ pub(super) async fn milestone(
                 item.title = format!("{}: {}", item.title, task.title);
             }
             apply_in(&transaction, task, now, &occurrence).await?;
+            moved = true;
         }
         Reading::Workflow(occurrence) => {
             append_event(
@@ -83,7 +85,11 @@ pub(super) async fn milestone(
     }
     transaction.commit().await.map_err(Error::on(what))?;
     drop(client);
-    store.nudge().task_changed(identity.task_id);
+    if moved {
+        store.nudge().task_changed(identity.task_id);
+    } else {
+        store.nudge().events_grew(identity.task_id);
+    }
     Ok(milestone.seq)
 }
 
