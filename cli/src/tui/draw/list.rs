@@ -125,7 +125,8 @@ fn summary(row: &Row, entry: &Entry, open: bool, columns: usize, now: Timestamp)
         "{:<22}{time:>8}{money:>10} ",
         text::truncate(&repository, 21)
     );
-    let head = format!(" {marker} {:<10}", row.name);
+    // A name that fills its column keeps a blank behind it.
+    let head = format!(" {marker} {:<10}", format!("{} ", row.name));
     let state = format!("{:<18}", text::truncate(&row.state, 17));
     let used = text::width(&head) + text::width(&state) + text::width(&tail);
     let room = columns.saturating_sub(used);
