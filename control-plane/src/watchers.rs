@@ -22,7 +22,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 const LISTEN: &str = "LISTEN task_changed";
 
-const NOTIFY: &str = "SELECT pg_notify('task_changed', id::text) FROM unnest($1::uuid[]) AS id";
+/// The payload is the task and who says so: a replica knows its own changes before it hears of them.
+const NOTIFY: &str = "\
+SELECT pg_notify('task_changed', id::text || ' ' || $2::text) FROM unnest($1::uuid[]) AS id";
 
 /// All statements of this file that are prepared.
 pub const STATEMENTS: &[(&str, &str)] = &[("watchers::NOTIFY", NOTIFY)];
@@ -70,7 +72,10 @@ async fn listen_once(store: &Store, wait: &mut Duration) -> Result<(), Error> {
         };
         match message {
             Some(Ok(AsyncMessage::Notification(notification))) => {
-                if let Ok(id) = notification.payload().parse::<Uuid>() {
+                if let Some((id, origin)) = notification.payload().split_once(' ')
+                    && origin != store.nudge().origin()
+                    && let Ok(id) = id.parse::<Uuid>()
+                {
                     store.nudge().heard(id);
                 }
             }
@@ -117,5 +122,7 @@ pub async fn notify(store: Store, stop: CancellationToken) {
 async fn send(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
     let what = "notify other replicas";
     let client = store.connection(what).await?;
-    query(&client, what, NOTIFY, &[&ids]).await.map(drop)
+    query(&client, what, NOTIFY, &[&ids, &store.nudge().origin()])
+        .await
+        .map(drop)
 }

@@ -11,6 +11,8 @@ const BEHIND: usize = 1024;
 /// Wakes the loops of this replica after a commit. Other replicas hear it through `NOTIFY`.
 #[derive(Clone, Debug)]
 pub struct Nudge {
+    /// Tells this replica's notifications from those of others.
+    origin: Arc<str>,
     changed: broadcast::Sender<Uuid>,
     /// The same, and tasks whose log alone grew: workers write logs all the time, and few follow them.
     touched: broadcast::Sender<Uuid>,
@@ -22,6 +24,7 @@ pub struct Nudge {
 impl Nudge {
     pub(super) fn new() -> Self {
         Self {
+            origin: Uuid::new_v4().to_string().into(),
             changed: broadcast::channel(BEHIND).0,
             touched: broadcast::channel(BEHIND).0,
             outgoing: broadcast::channel(BEHIND).0,
@@ -35,6 +38,11 @@ impl Nudge {
         self.heard(task);
         // Without a notifier (tests) nobody listens, which is fine.
         let _ = self.outgoing.send(task);
+    }
+
+    /// Who this replica is to those that hear of its changes.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Only the events of a task grew: its watchers want to know, and no loop has anything to do.
