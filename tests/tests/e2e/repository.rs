@@ -158,10 +158,7 @@ async fn words_of_the_model_mention_nobody_and_close_nothing() -> Result<()> {
                 .map(|comment| comment.body.as_str())
                 .chain(issue.body.as_deref());
             for text in texts {
-                assert!(
-                    !text.contains("![x]"),
-                    "no remote image: {text}"
-                );
+                assert!(!text.contains("![x]"), "no remote image: {text}");
                 assert!(!text.contains(" @eve"), "no mention: {text}");
             }
         }
