@@ -18,7 +18,11 @@ use nix::unistd::geteuid;
 use tokio::process::Command;
 
 use self::{screen::Screen, stage::Stage};
-use crate::world::{Item, Task, task::is_settled};
+use crate::world::{
+    Item, Task,
+    binaries::{self, binary},
+    task::is_settled,
+};
 
 /// One real task on this machine, from a sentence to a pull request that is ready for review.
 #[derive(Clone, Debug, Parser)]
@@ -54,9 +58,12 @@ pub async fn run(options: Options, interrupted: impl Future<Output = ()>) -> Res
     };
     if told.is_ok() && options.stay {
         screen.head("everything stays as it is; Ctrl-C ends it");
+        let socket = stage.scene.data.join("mainloop.sock");
+        let cli = binary(binaries::CLI)?;
         screen.line(&format!(
-            "  MAINLOOP_ADDRESS=unix:{} mainloop inbox",
-            stage.scene.data.join("mainloop.sock").display()
+            "  MAINLOOP_ADDRESS=unix:{} {} inbox",
+            socket.display(),
+            cli.display()
         ));
         interrupted.await;
     }

@@ -12,6 +12,7 @@
 mod client;
 mod frame;
 mod listener;
+pub(crate) mod socket;
 
 use std::collections::BTreeMap;
 

@@ -11,6 +11,7 @@ use tokio_stream::StreamExt;
 
 use super::client::{Harness, Notice};
 use super::frame::{Frame, reader, writer};
+use super::socket;
 use super::{Hello, Report};
 
 /// A listener that is good for one connection. Dropping it unlinks the socket.
@@ -64,7 +65,7 @@ impl Listener {
         {
             return Err(failed(error));
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
+        let listener = socket::bind(path).map_err(failed)?;
         let this = Self {
             listener,
             path: path.to_owned(),

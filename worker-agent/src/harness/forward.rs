@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+use crate::channel::socket;
 
 /// Connections at a time. A build that downloads opens dozens; the proxies have a bound of their own. Further ones
 /// wait in the listener's backlog.
@@ -69,7 +71,7 @@ impl Forward {
 async fn pass(mut stream: TcpStream, proxy: &Path) -> io::Result<()> {
     // Model streams come in small pieces that should not wait for each other.
     stream.set_nodelay(true)?;
-    let mut upstream = UnixStream::connect(proxy).await?;
+    let mut upstream = socket::connect(proxy).await?;
     copy_bidirectional_with_sizes(&mut stream, &mut upstream, BUFFER, BUFFER).await?;
     Ok(())
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -20,6 +19,7 @@ use super::claude::Claude;
 use super::environment::Places;
 use super::forward::Forward;
 use super::jobs::Jobs;
+use crate::channel::socket;
 use crate::channel::{
     self, Failure, Frame, Hello, Order, Reply, Report, Request, StartClaude, WINDOW,
 };
@@ -69,7 +69,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let port = forward.port().map_err(start("listen on the loopback"))?;
     let places = Places::make(&options.work, port).map_err(start("make its folders"))?;
 
-    let stream = UnixStream::connect(&options.control)
+    let stream = socket::connect(&options.control)
         .await
         .map_err(|source| Error::Connect {
             path: options.control.clone(),

@@ -40,6 +40,7 @@ use self::git::Git;
 use self::model::Model;
 use self::tasks::Tasks;
 use self::upstream::{Base, Upstream};
+use crate::channel::socket;
 
 /// Connections at once; more wait in the socket's backlog.
 const CONNECTIONS: usize = 128;
@@ -213,7 +214,7 @@ fn bind(path: &PathBuf, mode: u32) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = socket::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }

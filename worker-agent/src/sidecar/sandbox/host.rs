@@ -36,9 +36,6 @@ pub enum HostError {
     /// The harness's uid cannot get to something it needs.
     #[error(transparent)]
     Unreachable(#[from] reach::Unreachable),
-    /// Unix sockets have short names.
-    #[error("the socket path {0} is longer than {max} bytes: choose a shorter data folder", max = reach::SOCKET_PATH)]
-    LongSocketPath(PathBuf),
 }
 
 impl Sandbox {
@@ -55,10 +52,6 @@ impl Sandbox {
                 gid: nix::unistd::getegid().as_raw(),
             },
         };
-        let longest = self.control_socket();
-        if longest.as_os_str().len() > reach::SOCKET_PATH {
-            return Err(HostError::LongSocketPath(longest));
-        }
 
         // The sidecar's folder: the harness's group may pass, nobody else.
         let (run, sockets, etc) = (self.run.clone(), self.sockets(), self.run.join("etc"));

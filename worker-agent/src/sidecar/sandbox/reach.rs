@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::Ids;
 
-/// The longest path of a Unix socket, in bytes.
-pub(super) const SOCKET_PATH: usize = 107;
-
 /// A path that the harness's uid cannot get to.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
