@@ -2,8 +2,8 @@
 
 use mainloop_core::{Run, Step, step};
 use mainloop_proto::v1::{
-    Assignment, AwaitCiWork, Check, CheckState, Credentials, FixCiWork, HumanWord, ImplementWork,
-    MarkReadyWork, PlanWork, StopWork, WaitWork, Welcome, WorkerPolicy, assignment::Work,
+    Assignment, AwaitCiWork, Credentials, FixCiWork, HumanWord, ImplementWork, MarkReadyWork,
+    PlanWork, StopWork, WaitWork, Welcome, WorkerPolicy, assignment::Work,
 };
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
             attempt: i32::try_from(task.task.ci_attempts).unwrap_or(i32::MAX),
             max_attempts: i32::try_from(task.limits().max_ci_attempts).unwrap_or(i32::MAX),
             sha: task.task.head.clone().unwrap_or_default(),
-            checks: checks(&task.checks),
+            checks: convert::checks(&task.checks),
             log: task.ci_log.clone(),
             guidance: task.guidance.clone(),
             plan: plan_text(store, task).await?,
@@ -147,27 +147,4 @@ fn plan_hash(task: &TaskRow) -> String {
         .as_ref()
         .map(|plan| plan.hash.clone())
         .unwrap_or_default()
-}
-
-fn checks(checks: &Value) -> Vec<Check> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    checks
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|check| {
-            let state = match check["state"].as_str() {
-                Some("passed") => CheckState::Passed,
-                Some("failed") => CheckState::Failed,
-                Some("skipped") => CheckState::Skipped,
-                _ => CheckState::Pending,
-            };
-            Check {
-                name: text(&check["name"]),
-                state: state.into(),
-                conclusion: text(&check["conclusion"]),
-                url: text(&check["url"]),
-            }
-        })
-        .collect()
 }
