@@ -1,8 +1,9 @@
 //! The attempt's spending.
 //!
 //! Owns the running total and the reservations of requests in flight. A request is admitted while what is spent plus
-//! what is reserved is below the budget, so a budget is passed by at most the reply that crosses it. Every admitted
-//! request ends in exactly one settlement, however it ends: the `Charge` settles itself when it is dropped.
+//! what is reserved is below the budget, so a budget is passed by the replies that are on their way when it is reached,
+//! each by what it costs beyond its reservation. Every admitted request ends in exactly one settlement, however it
+//! ends: the `Charge` settles itself when it is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
