@@ -32,7 +32,9 @@ const WORKFLOW: &str = "name: ci\non: [push, pull_request]\njobs:\n  test:\n    
 /// The tests that the implementation brings; only a right `subtract` passes them.
 const SUBTRACT_TEST: &str = "import unittest\n\nimport calc\n\n\nclass SubtractTest(unittest.TestCase):\n    def test_subtract(self):\n        self.assertEqual(calc.subtract(5, 3), 2)\n";
 const WRONG: &str = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a + b\n";
-const RIGHT: &str = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n";
+/// The calculator with a subtract that is right.
+pub const RIGHT: &str =
+    "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n";
 
 /// The plan of the good day.
 pub const SUBTRACT_PLAN: &str = "# Add subtract\n\nThe calculator learns to subtract.\n\n1. `calc.py`: add `subtract(a, b)`.\n2. `test_subtract.py`: test it.\n";

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Script, when},
+    anthropic::{Conversation, Script, call, when},
     world::{Settings, World, script},
 };
 
@@ -81,6 +81,59 @@ async fn the_same_failure_twice_asks_a_person() -> Result<()> {
             .count()
     });
     assert_eq!(drafts, 1, "what never became green stays a draft");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mending_that_never_ends_asks_a_person_whose_insight_leads_on() -> Result<()> {
+    const INSIGHT: &str = "drop the extra test, nobody asked for it";
+    // Each turn mends what failed and breaks something else, so that no failure comes twice.
+    let worse = |how: &str| {
+        let test = format!(
+            "import unittest\n\n\nclass MoreTest(unittest.TestCase):\n    def test_more(self):\n        self.fail(\"{how}\")\n"
+        );
+        script::commit(
+            &[("calc.py", script::RIGHT), ("test_more.py", &test)],
+            &format!("Test more, {how}"),
+        )
+    };
+    let dropped = call::bash(
+        "git rm -q --ignore-unmatch test_more.py && git commit -q -m 'Drop the extra test'",
+    );
+    let script = Script::new().with(Conversation::rules(
+        "ever worse",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            script::implementing(vec![script::subtract(false)], "Done."),
+            script::steps(when::prompt(INSIGHT), vec![dropped], "Dropped it."),
+            script::steps(
+                when::prompt("this is attempt 1 of 2"),
+                vec![worse("alpha")],
+                "Better.",
+            ),
+            script::steps(
+                when::prompt("this is attempt 2 of 2"),
+                vec![worse("omega")],
+                "Good.",
+            ),
+        ],
+    ));
+    let world = World::with(Settings::script(script).limits("max_ci_attempts = 2")).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert!(
+        item.seen.title.starts_with("CI keeps failing") && item.seen.body.contains("2 turns"),
+        "{}: {}",
+        item.seen.title,
+        item.seen.body
+    );
+    item.answer(INSIGHT).await?;
+    task.expect_state(TaskState::Ready).await?;
     world.end().await
 }
 
