@@ -16,6 +16,7 @@ struct World {
     folder: tempfile::TempDir,
     stop: CancellationToken,
     supervisor: Supervisor,
+    options: Options,
 }
 
 /// A launcher whose agent is a shell script.
@@ -42,13 +43,14 @@ async fn world(script: &str) -> World {
     };
     let supervisor = Supervisor::new();
     let stop = supervisor.stop_token();
-    let launcher = Launcher::new(store.clone(), options, supervisor.clone());
+    let launcher = Launcher::new(store.clone(), options.clone(), supervisor.clone());
     supervisor.spawn("launcher", OnExit::Fatal, launcher.run(stop.clone()));
     World {
         store,
         folder,
         stop,
         supervisor,
+        options,
     }
 }
 
@@ -108,6 +110,32 @@ async fn a_cancelled_task_leaves_no_process_and_no_folder() {
     apply(&world.store, task, 0, Event::CancelRequested).await;
     world.gone().await;
     assert!(!process.is_alive());
+}
+
+#[tokio::test]
+async fn a_stop_of_everything_is_nobodys_failure() {
+    let world = world("exec sleep 600").await;
+    let task = queued(&world.store, "one", 0).await;
+    world.store.claim("here", CAPS).await.unwrap();
+    let process = world.process().await;
+    let open = world.store.open_attempts("here").await.unwrap().remove(0);
+    world
+        .store
+        .attempt_connected(open.id, Uuid::now_v7())
+        .await
+        .unwrap()
+        .unwrap();
+    apply(&world.store, task, 1, Event::AttemptConnected).await;
+
+    world.supervisor.stop_token().cancel();
+    let options = world.options.clone();
+    Launcher::new(world.store.clone(), options, Supervisor::new())
+        .end_all()
+        .await;
+    assert!(!process.is_alive());
+    let row = world.store.task_for_link(task).await.unwrap().unwrap();
+    assert_eq!((row.task.failures, row.task.run), (0, Run::Idle));
+    assert!(matches!(row.task.wait, Wait::Until { .. }), "{row:?}");
 }
 
 #[tokio::test]
