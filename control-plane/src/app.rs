@@ -16,15 +16,19 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    check,
     config::{Config, Database, ModelKind},
     db::{self, Store, claims::Caps},
     dispatch, errors,
-    launcher::process::{Launcher, Options as LauncherOptions, WorkerConfig},
+    launcher::{
+        process::{Launcher, Options as LauncherOptions, WorkerConfig},
+        sandbox,
+    },
     link::{Lease, Link, Offer},
     policy, postgres,
     rpc::{
         Shared,
-        access::{About, Access, Health},
+        access::{About, Access, Health, Workers},
         serve,
         task::Rules,
     },
@@ -105,7 +109,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let version = store.server_version().await?;
     let host = host_id(&config)?;
     let health = Health::default();
-    let launcher = start_loops(&config, &store, &host, &supervisor);
+    let launcher = start_loops(&config, &store, &host, &health, &supervisor);
     let replica = Uuid::now_v7();
     let lease = Arc::new(Lease::default());
     lease.renew(&store, replica).await;
@@ -124,6 +128,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         store: store.clone(),
         rules: Arc::new(rules(&config)),
         stop: stop.clone(),
+        health: health.clone(),
     };
     let kind = if server.is_some() {
         "embedded"
@@ -146,7 +151,6 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             "process, without a sandbox".to_owned()
         },
         slots: config.slots,
-        health: health.clone(),
     };
     let offer = Offer {
         credentials: credentials(&config),
@@ -247,7 +251,13 @@ fn host_id(config: &Config) -> Result<String, Error> {
 }
 
 /// Starts the loops. Returns a launcher for the stop that ends everything.
-fn start_loops(config: &Config, store: &Store, host: &str, supervisor: &Supervisor) -> Launcher {
+fn start_loops(
+    config: &Config,
+    store: &Store,
+    host: &str,
+    health: &Health,
+    supervisor: &Supervisor,
+) -> Launcher {
     let stop = supervisor.stop_token();
     let options = LauncherOptions {
         agent: config.agent.clone(),
@@ -270,10 +280,29 @@ fn start_loops(config: &Config, store: &Store, host: &str, supervisor: &Supervis
     };
     let launcher = || Launcher::new(store.clone(), options.clone(), supervisor.clone());
     supervisor.spawn("launcher", OnExit::Fatal, launcher().run(stop.clone()));
+    if config.sandbox {
+        let options = sandbox::Options {
+            agent: config.agent.clone(),
+            arguments: check::probe(config),
+        };
+        supervisor.spawn(
+            "sandbox probe",
+            OnExit::Log,
+            sandbox::keep(options, health.clone(), stop.clone()),
+        );
+    } else {
+        health.set_workers(Workers::Able);
+    }
     supervisor.spawn(
         "dispatcher",
         OnExit::Fatal,
-        dispatch::claim(store.clone(), host.to_owned(), caps, stop.clone()),
+        dispatch::claim(
+            store.clone(),
+            host.to_owned(),
+            caps,
+            health.workers(),
+            stop.clone(),
+        ),
     );
     supervisor.spawn(
         "timers",

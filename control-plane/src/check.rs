@@ -89,7 +89,8 @@ pub async fn run(options: &Options) -> Report {
     }
 }
 
-fn probe(config: &Config) -> Vec<String> {
+/// Arguments with which the agent's probe looks at this plane's own settings.
+pub fn probe(config: &Config) -> Vec<String> {
     let mut arguments = vec!["--claude".to_owned(), config.claude.display().to_string()];
     if config.data_dir.is_dir() {
         arguments.extend(["--data".to_owned(), config.data_dir.display().to_string()]);

@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use mainloop_core::Event;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,6 +16,7 @@ use crate::{
     db::{Occurrence, Store, claims::Caps},
     errors,
     link::Lease,
+    rpc::access::Workers,
 };
 
 /// The net under the nudges.
@@ -22,9 +26,19 @@ const TIMER_POLL: Duration = Duration::from_millis(500);
 /// How often the lease is renewed: three times in its life.
 const LEASE_POLL: Duration = Duration::from_secs(3);
 
-/// Claims queued tasks whenever something changed.
-pub async fn claim(store: Store, host: String, caps: Caps, stop: CancellationToken) {
+/// Claims queued tasks whenever something changed, while workers can be made.
+pub async fn claim(
+    store: Store,
+    host: String,
+    caps: Caps,
+    mut workers: watch::Receiver<Workers>,
+    stop: CancellationToken,
+) {
     loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = workers.wait_for(|workers| *workers == Workers::Able) => {}
+        }
         match store.claim(&host, caps).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "tasks claimed"),

@@ -1,3 +1,4 @@
 //! Makes and removes workers.
 
 pub mod process;
+pub mod sandbox;

@@ -29,6 +29,8 @@ pub struct Shared {
     pub rules: std::sync::Arc<task::Rules>,
     /// Cancelled when streams are to end.
     pub stop: CancellationToken,
+    /// What is learned while the plane runs.
+    pub health: access::Health,
 }
 
 impl Shared {
@@ -70,7 +72,19 @@ impl Shared {
         let seen = self.store.task(id).await?.ok_or_else(|| Error::NotFound {
             what: format!("task {id}"),
         })?;
-        Ok(convert::seen(&seen))
+        Ok(self.shown(&seen))
+    }
+
+    /// A task as the contract has it; a queued one says what keeps it from starting.
+    fn shown(&self, seen: &Seen) -> mainloop_proto::v1::Task {
+        let mut task = convert::seen(seen);
+        if seen.task.task.run == mainloop_core::Run::Queued
+            && let access::Workers::Unable(why) = &*self.health.workers().borrow()
+            && let Some(wait) = &mut task.wait
+        {
+            wait.reason.clone_from(why);
+        }
+        task
     }
 
     /// The policy as it is now.

@@ -423,7 +423,7 @@ impl Launcher {
 }
 
 /// What a sidecar's environment holds: where tools are, which certificates to trust, how much to log. No secrets.
-fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
+pub(super) fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
     #[expect(
         clippy::disallowed_methods,
         reason = "passes what is named here on, and reads nothing"

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use mainloop_proto::v1::{self, access_service_server::AccessService};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{Error, Scope, Shared, convert};
@@ -34,14 +35,33 @@ pub struct About {
     pub launcher: String,
     /// Slots that there are.
     pub slots: u32,
-    /// What is learned while the plane runs.
-    pub health: Health,
 }
 
 /// What the plane learns about its own health. Cheap to clone; whoever learns something says it here.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Health {
     known: Arc<Mutex<Known>>,
+    workers: watch::Sender<Workers>,
+}
+
+/// Whether this plane can make workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// Not tried yet.
+    Unknown,
+    /// It can.
+    Able,
+    /// It cannot; why, and how to mend it, as a sentence. Tasks stay queued.
+    Unable(String),
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            known: Arc::default(),
+            workers: watch::Sender::new(Workers::Unknown),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -63,6 +83,30 @@ impl Health {
             Some(problem) => known.problems.insert(part, problem),
             None => known.problems.remove(part),
         };
+    }
+
+    /// Whether workers can be made, as it was found out just now.
+    pub fn set_workers(&self, workers: Workers) {
+        self.workers.send_if_modified(|known| {
+            let news = *known != workers;
+            *known = workers;
+            news
+        });
+    }
+
+    /// Whether workers can be made, and each change of it.
+    pub fn workers(&self) -> watch::Receiver<Workers> {
+        self.workers.subscribe()
+    }
+
+    /// Everything that is wrong at present.
+    fn problems(&self) -> Vec<String> {
+        let workers = match &*self.workers.borrow() {
+            Workers::Unable(why) => Some(why.clone()),
+            Workers::Unknown | Workers::Able => None,
+        };
+        let known = self.lock().problems.values().cloned().collect::<Vec<_>>();
+        workers.into_iter().chain(known).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -189,7 +233,7 @@ impl Access {
     ) -> Result<v1::GetStatusResponse, Error> {
         self.shared.caller(&request, Scope::Read)?;
         let counts = self.shared.store.counts().await?;
-        let known = self.about.health.lock().clone();
+        let login = self.shared.health.lock().login.clone();
         let rules = &self.shared.rules;
         let count = |count: i64| i32::try_from(count).unwrap_or(i32::MAX);
         Ok(v1::GetStatusResponse {
@@ -197,7 +241,7 @@ impl Access {
             start_time: Some(convert::timestamp(self.about.started)),
             database: self.about.database.clone(),
             code_host: self.about.code_host.clone(),
-            code_host_login: known.login,
+            code_host_login: login,
             model_credential: self.about.model_credential.to_owned(),
             launcher: self.about.launcher.clone(),
             slots_used: count(counts.slots_used),
@@ -205,7 +249,7 @@ impl Access {
             queued: count(counts.queued),
             open_items: count(counts.open_items),
             active: count(counts.active),
-            problems: known.problems.into_values().collect(),
+            problems: self.shared.health.problems(),
             models: rules.models.clone(),
             default_budget_micros: rules.default_budget_micros,
         })

@@ -86,7 +86,7 @@ impl Tasks {
             }
         };
         Ok(v1::CreateTaskResponse {
-            task: Some(convert::seen(&seen)),
+            task: Some(self.shared.shown(&seen)),
             existed,
         })
     }
@@ -133,7 +133,7 @@ impl Tasks {
             None => String::new(),
         };
         Ok(v1::GetTaskResponse {
-            task: Some(convert::seen(&seen)),
+            task: Some(self.shared.shown(&seen)),
             plan_text,
         })
     }
@@ -179,7 +179,7 @@ impl Tasks {
                 .filter(|_| more)
                 .map(|last| token::after(last.task.created_at, &last.task.id.to_string()))
                 .unwrap_or_default(),
-            tasks: found.iter().map(convert::seen).collect(),
+            tasks: found.iter().map(|seen| self.shared.shown(seen)).collect(),
         })
     }
 

@@ -23,7 +23,12 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use super::{Caller, Scope, Shared, inbox::Inbox, task::Rules, task::Tasks};
+use super::{
+    Caller, Scope, Shared,
+    access::{Health, Workers},
+    inbox::Inbox,
+    task::{Rules, Tasks},
+};
 use crate::{
     db::{Applied, Facts, Item, Occurrence, Store},
     testing,
@@ -35,6 +40,7 @@ struct World {
     tasks: Tasks,
     inbox: Inbox,
     stop: CancellationToken,
+    health: Health,
 }
 
 impl World {
@@ -50,10 +56,12 @@ impl World {
             store: testing::store().await,
             rules: Arc::new(rules),
             stop: stop.clone(),
+            health: Health::default(),
         };
         Self {
             store: shared.store.clone(),
             tasks: Tasks::new(shared.clone()),
+            health: shared.health.clone(),
             inbox: Inbox::new(shared),
             stop,
         }
@@ -75,13 +83,18 @@ impl World {
         self.create(proposal(name)).await.unwrap().task.unwrap()
     }
 
-    /// A task whose worker makes a plan.
-    async fn planning(&self, name: &str) -> v1::Task {
+    /// A task that waits for a worker.
+    async fn confirmed(&self, name: &str) -> v1::Task {
         let request = v1::CreateTaskRequest {
             confirm: true,
             ..proposal(name)
         };
-        let task = self.create(request).await.unwrap().task.unwrap();
+        self.create(request).await.unwrap().task.unwrap()
+    }
+
+    /// A task whose worker makes a plan.
+    async fn planning(&self, name: &str) -> v1::Task {
+        let task = self.confirmed(name).await;
         let mut claimed = Occurrence::new(Event::Claimed, "plane");
         claimed.detail = json!({ "host": "here" });
         self.happens(&task, claimed).await;

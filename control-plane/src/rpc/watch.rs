@@ -10,13 +10,16 @@ use std::{
 
 use mainloop_proto::v1;
 use tokio::{
-    sync::broadcast::{self, error::RecvError, error::TryRecvError},
+    sync::{
+        broadcast::{self, error::RecvError, error::TryRecvError},
+        watch,
+    },
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Error, Shared, convert};
+use super::{Error, Shared, access::Workers, convert};
 use crate::db::{
     Store,
     read::{After, Filter, Seen},
@@ -35,11 +38,15 @@ enum Hint {
     Tasks(HashSet<Uuid>),
     /// Anything may have changed.
     Everything,
+    /// Whether workers can be made.
+    Workers,
 }
 
 /// Wakes one stream.
 struct Wake {
     changes: broadcast::Receiver<Uuid>,
+    /// Whether workers can be made changes what queued tasks say.
+    workers: watch::Receiver<Workers>,
     poll: Interval,
     stop: CancellationToken,
 }
@@ -55,6 +62,7 @@ impl Wake {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             changes,
+            workers: shared.health.workers(),
             poll,
             stop: shared.stop.clone(),
         }
@@ -65,6 +73,7 @@ impl Wake {
             biased;
             () = self.stop.cancelled() => Err(stopping()),
             _ = self.poll.tick() => Ok(Hint::Everything),
+            Ok(()) = self.workers.changed() => Ok(Hint::Workers),
             received = self.changes.recv() => match received {
                 Ok(id) => Ok(self.drain(id)),
                 Err(RecvError::Lagged(_)) => Ok(Hint::Everything),
@@ -90,7 +99,7 @@ impl Wake {
     async fn of(&mut self, task: Uuid) -> Result<(), Error> {
         loop {
             match self.any().await? {
-                Hint::Everything => return Ok(()),
+                Hint::Everything | Hint::Workers => return Ok(()),
                 Hint::Tasks(ids) if ids.contains(&task) => return Ok(()),
                 Hint::Tasks(_) => {}
             }
@@ -106,13 +115,13 @@ fn stopping() -> Error {
 
 /// One task: its present state, then every event once and in order.
 pub(super) struct TaskWatch {
-    store: Store,
+    shared: Shared,
     wake: Wake,
     task: Uuid,
     /// Events up to this one were sent.
     seq: i64,
-    /// The newest version that was sent.
-    version: i64,
+    /// The task as it was sent last.
+    sent: v1::Task,
     /// There may be more to read at once.
     behind: bool,
     ready: VecDeque<v1::WatchTaskResponse>,
@@ -123,8 +132,9 @@ impl TaskWatch {
     pub(super) async fn begin(shared: &Shared, name: &str, after: i64) -> Result<Self, Error> {
         let wake = Wake::new(shared);
         let seen = shared.named(name).await?;
+        let sent = shared.shown(&seen);
         Ok(Self {
-            store: shared.store.clone(),
+            shared: shared.clone(),
             wake,
             task: seen.task.id,
             seq: if after < 0 {
@@ -132,12 +142,12 @@ impl TaskWatch {
             } else {
                 after
             },
-            version: seen.task.version,
             behind: true,
             ready: VecDeque::from([v1::WatchTaskResponse {
-                task: Some(convert::seen(&seen)),
+                task: Some(sent.clone()),
                 event: None,
             }]),
+            sent,
         })
     }
 
@@ -155,15 +165,15 @@ impl TaskWatch {
     }
 
     async fn look(&mut self) -> Result<(), Error> {
-        let seen = found(self.store.task(self.task).await?, self.task)?;
+        let store = &self.shared.store;
+        let seen = found(store.task(self.task).await?, self.task)?;
         // Not beyond what the task knows of: it is to be at or after its events.
-        let events = self
-            .store
+        let events = store
             .events(self.task, self.seq, seen.task.event_seq, PAGE)
             .await?;
         self.behind = i64::try_from(events.len()).is_ok_and(|count| count == PAGE);
-        let task = convert::seen(&seen);
-        if events.is_empty() && seen.task.version > self.version {
+        let task = self.shared.shown(&seen);
+        if events.is_empty() && task.version >= self.sent.version && task != self.sent {
             self.ready.push_back(v1::WatchTaskResponse {
                 task: Some(task.clone()),
                 event: None,
@@ -176,7 +186,7 @@ impl TaskWatch {
                 event: Some(convert::event(event)),
             });
         }
-        self.version = seen.task.version;
+        self.sent = task;
         Ok(())
     }
 }
@@ -255,12 +265,14 @@ impl LogStream {
 
 /// All tasks with their open items: the present ones, then each that is new or changed.
 pub(super) struct InboxWatch {
-    store: Store,
+    shared: Shared,
     wake: Wake,
     /// Where the next page of present tasks begins; none once all were sent.
     present: Option<After>,
-    /// The newest version of each task that was sent.
-    versions: HashMap<Uuid, i64>,
+    /// That all that was there at the start has been sent was said.
+    caught_up: bool,
+    /// The newest version of each task that was sent, and what kept it from starting.
+    versions: HashMap<Uuid, (i64, String)>,
     /// When everything was looked at last.
     looked: Instant,
     ready: VecDeque<v1::WatchInboxResponse>,
@@ -271,8 +283,9 @@ impl InboxWatch {
     pub(super) fn begin(shared: &Shared) -> Self {
         Self {
             wake: Wake::new(shared),
-            store: shared.store.clone(),
+            shared: shared.clone(),
             present: Some(After::start()),
+            caught_up: false,
             versions: HashMap::new(),
             looked: Instant::now(),
             ready: VecDeque::new(),
@@ -292,13 +305,22 @@ impl InboxWatch {
             let changed = match self.wake.any().await? {
                 Hint::Tasks(ids) => {
                     let ids: Vec<Uuid> = ids.into_iter().collect();
-                    self.store.tasks(&ids).await?
+                    self.shared.store.tasks(&ids).await?
+                }
+                Hint::Workers => {
+                    // Of all tasks, those are sent that say something else now.
+                    self.present = Some(After::start());
+                    continue;
                 }
                 Hint::Everything => {
                     let now = Instant::now();
                     // A reader that was away longer than nudges are kept gets all that it missed.
                     let back = now.duration_since(self.looked) + OVERLAP;
-                    let changed = self.store.tasks_changed_within(back.as_secs_f64()).await?;
+                    let changed = self
+                        .shared
+                        .store
+                        .tasks_changed_within(back.as_secs_f64())
+                        .await?;
                     self.looked = now;
                     changed
                 }
@@ -309,6 +331,7 @@ impl InboxWatch {
 
     async fn page(&mut self, after: After) -> Result<(), Error> {
         let page = self
+            .shared
             .store
             .list_tasks(&Filter::default(), after, PAGE)
             .await?;
@@ -318,7 +341,8 @@ impl InboxWatch {
             id: last.task.id,
         });
         self.send(&page).await?;
-        if self.present.is_none() {
+        if self.present.is_none() && !self.caught_up {
+            self.caught_up = true;
             self.ready.push_back(v1::WatchInboxResponse {
                 caught_up: true,
                 ..v1::WatchInboxResponse::default()
@@ -328,36 +352,45 @@ impl InboxWatch {
     }
 
     async fn send(&mut self, tasks: &[Seen]) -> Result<(), Error> {
-        let news: Vec<&Seen> = tasks
+        let mut news: Vec<(&Seen, v1::Task)> = tasks
             .iter()
-            .filter(|seen| {
-                self.versions
-                    .get(&seen.task.id)
-                    .is_none_or(|known| *known < seen.task.version)
-            })
+            .map(|seen| (seen, self.shared.shown(seen)))
             .collect();
+        news.retain(|(seen, task)| {
+            self.versions
+                .get(&seen.task.id)
+                .is_none_or(|(version, reason)| {
+                    *version < task.version || (*version == task.version && reason != why(task))
+                })
+        });
         let asking: Vec<Uuid> = news
             .iter()
-            .filter(|seen| !seen.open.is_empty())
-            .map(|seen| seen.task.id)
+            .filter(|(seen, _)| !seen.open.is_empty())
+            .map(|(seen, _)| seen.task.id)
             .collect();
         let mut items: HashMap<Uuid, Vec<v1::InboxItem>> = HashMap::new();
         if !asking.is_empty() {
-            for item in self.store.open_items(&asking).await? {
+            for item in self.shared.store.open_items(&asking).await? {
                 let mut open = convert::item(&item);
                 // The message has the task already.
                 open.task = None;
                 items.entry(item.task.task.id).or_default().push(open);
             }
         }
-        for seen in news {
-            self.versions.insert(seen.task.id, seen.task.version);
+        for (seen, task) in news {
+            let known = (task.version, why(&task).to_owned());
+            self.versions.insert(seen.task.id, known);
             self.ready.push_back(v1::WatchInboxResponse {
-                task: Some(convert::seen(seen)),
+                task: Some(task),
                 open_items: items.remove(&seen.task.id).unwrap_or_default(),
                 caught_up: false,
             });
         }
         Ok(())
     }
+}
+
+/// Why it waits, in words.
+fn why(task: &v1::Task) -> &str {
+    task.wait.as_ref().map_or("", |wait| &wait.reason)
 }

@@ -44,8 +44,9 @@ impl Sockets {
             store: world.store.clone(),
             rules: Arc::new(rules()),
             stop: world.stop.clone(),
+            health: Health::default(),
         };
-        let health = Health::default();
+        let health = shared.health.clone();
         let about = About {
             started: jiff::Timestamp::now(),
             database: "embedded, PostgreSQL 15".to_owned(),
@@ -53,7 +54,6 @@ impl Sockets {
             model_credential: "api_key",
             launcher: "process, sandboxed".to_owned(),
             slots: 4,
-            health: health.clone(),
         };
         let offer = Offer {
             credentials: v1::Credentials::default(),

@@ -242,6 +242,7 @@ async fn confirming_takes_the_policy_of_that_moment() {
             repositories: Vec::new(),
         }),
         stop: CancellationToken::new(),
+        health: Health::default(),
     };
     let request = v1::ConfirmTaskRequest {
         task_id: task.id.clone(),

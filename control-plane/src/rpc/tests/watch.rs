@@ -203,3 +203,35 @@ async fn streams_end_when_the_plane_stops() {
     assert_eq!(ended.code(), Code::Unavailable);
     assert!(ended.get_error_details().retry_info().is_some());
 }
+
+#[tokio::test]
+async fn queued_tasks_say_what_keeps_workers_from_starting() {
+    let world = World::new().await;
+    let task = world.confirmed("gate").await;
+    world.propose("fence").await;
+    let mut one = world
+        .tasks
+        .watch_task(watch(&task, -1))
+        .await
+        .unwrap()
+        .into_inner();
+    next(&mut one).await;
+    let request = by("ada", v1::WatchInboxRequest {});
+    let mut all = world.inbox.watch_inbox(request).await.unwrap().into_inner();
+    while !next(&mut all).await.caught_up {}
+
+    for (workers, words) in [
+        (Workers::Unable("install bwrap".to_owned()), "install bwrap"),
+        (Workers::Able, ""),
+    ] {
+        world.health.set_workers(workers);
+        for told in [
+            next(&mut one).await.task.unwrap(),
+            next(&mut all).await.task.unwrap(),
+        ] {
+            assert_eq!(told.id, task.id);
+            assert_eq!(told.state(), v1::TaskState::Queued);
+            assert_eq!(told.wait.unwrap().reason, words);
+        }
+    }
+}
