@@ -1,6 +1,6 @@
 //! Every sentence that people read about a task's events and gates, in one place.
 
-use mainloop_core::{Blocker, Event, Gate, NoCi, Phase};
+use mainloop_core::{Blocker, Event, Gate, NoCi, Phase, Wait};
 use serde_json::{Value, json};
 
 use crate::db::{Item, TaskRow};
@@ -32,6 +32,7 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::Claimed => format!("worker is starting (attempt {})", task.task.attempt),
         Event::AttemptConnected => "worker connected".to_owned(),
         Event::AttemptLost { why } => after_stumble(task, &format!("worker lost: {why}")),
+        Event::Suspended => "the plane was stopped: goes on at its next start".to_owned(),
         Event::DeadlinePassed => after_stumble(task, "deadline passed"),
         Event::WaitElapsed => "wait is over: waits for a worker".to_owned(),
         Event::PlanStored { revision, .. } => format!("plan ready (revision {revision})"),
@@ -69,8 +70,9 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
 }
 
 fn after_stumble(task: &TaskRow, what: &str) -> String {
-    match &task.task.phase {
-        Phase::Failed { .. } => format!("failed: {what}"),
+    match (&task.task.phase, &task.task.wait) {
+        (Phase::Failed { .. }, _) => format!("failed: {what}"),
+        (_, Wait::Human(_)) => format!("{what}; waits for a person"),
         _ => format!("{what}; will be tried again"),
     }
 }
@@ -114,12 +116,23 @@ pub fn item(gate: &Gate, task: &TaskRow) -> Item {
     }
 }
 
+/// Text as a block of code that nothing in it can end.
+fn fenced(text: &str) -> String {
+    let longest = text
+        .split(|character| character != '`')
+        .map(str::len)
+        .max()
+        .unwrap_or_default();
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}\n{text}\n{fence}")
+}
+
 fn blocked(blocker: &Blocker, task: &TaskRow) -> (String, String) {
     let checks = failed_checks(&task.checks);
     let log = if task.ci_log.is_empty() {
         String::new()
     } else {
-        format!("\n\n```\n{}\n```", task.ci_log)
+        format!("\n\n{}", fenced(&task.ci_log))
     };
     let way_on =
         "Answer with an insight to let the worker try again with it, or reject to give up.";
@@ -157,5 +170,14 @@ fn blocked(blocker: &Blocker, task: &TaskRow) -> (String, String) {
              again, or reject to give up."
                 .to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_log_ends_its_block() {
+        assert_eq!(super::fenced("a\n```\nb"), "````\na\n```\nb\n````");
+        assert_eq!(super::fenced("`x`"), "```\n`x`\n```");
     }
 }

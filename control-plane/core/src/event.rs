@@ -40,6 +40,8 @@ pub enum Event {
         /// A few words for people.
         why: String,
     },
+    /// The plane ends all its workers, to go on at its next start: nobody's failure.
+    Suspended,
     /// The deadline of the start or of the step passed.
     DeadlinePassed,
     /// The point in time that it waited for has come.
@@ -139,6 +141,7 @@ impl Event {
             Self::Claimed => EventKind::Claimed,
             Self::AttemptConnected => EventKind::AttemptConnected,
             Self::AttemptLost { .. } => EventKind::AttemptLost,
+            Self::Suspended => EventKind::Suspended,
             Self::DeadlinePassed => EventKind::DeadlinePassed,
             Self::WaitElapsed => EventKind::WaitElapsed,
             Self::PlanStored { .. } => EventKind::PlanStored,
@@ -184,7 +187,7 @@ kinds! {
     Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
     PlanRevised "plan_revised", Answered "answered", NoCiAccepted "no_ci_accepted", GivenUp "given_up",
     CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
-    AttemptLost "worker_lost", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
+    AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
     NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",
     BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
     CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiAbsent "ci_absent",

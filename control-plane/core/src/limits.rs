@@ -4,6 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::Step;
 
+/// Longest wait that the other side may name: no limit of a week lasts longer.
+const NAMED_WAIT_MAX: SignedDuration = SignedDuration::from_hours(8 * 24);
+
 /// Bounds on attempts and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -59,6 +62,12 @@ impl Limits {
             Step::FixCi => self.fix_ci,
             Step::MarkReady => self.mark_ready,
         }
+    }
+
+    /// When to try again where the other side named the time: not at once, and not in a year.
+    pub fn named_wait(&self, at: Timestamp, now: Timestamp) -> Timestamp {
+        let longest = now.checked_add(NAMED_WAIT_MAX).unwrap_or(now);
+        at.clamp(self.retry_at(1, now), longest)
     }
 
     /// When to try again after the `failures`-th failure in a row.

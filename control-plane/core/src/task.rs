@@ -296,6 +296,13 @@ pub enum Gate {
     Blocker(Blocker),
 }
 
+impl Gate {
+    /// Whether the worker itself asks, in the middle of its step.
+    pub fn is_the_workers(&self) -> bool {
+        matches!(self, Self::Question(_) | Self::Blocker(Blocker::Worker(_)))
+    }
+}
+
 /// Why a task cannot go on without a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocker {

@@ -32,6 +32,9 @@ const fn edge(from: &'static [P], on: E, to: &'static [P]) -> Edge {
 /// Phases in which a worker has something to do or waits for a person in the middle of it.
 const WORK: &[P] = &[P::Planning, P::Implementing, P::Ci, P::FixingCi];
 
+/// Phases in which there may be a pull request.
+const WITH_PULL: &[P] = &[P::Implementing, P::Ci, P::FixingCi, P::Ready, P::Failed];
+
 /// Every edge of the workflow. An event that stands in several rows is taken in the phases of all of them.
 pub const TABLE: &[Edge] = &[
     // People
@@ -83,6 +86,11 @@ pub const TABLE: &[Edge] = &[
     ),
     edge(&[P::Ci], E::AttemptLost, &[P::Ci, P::Failed]),
     edge(&[P::FixingCi], E::AttemptLost, &[P::FixingCi, P::Failed]),
+    edge(&[P::Planning], E::Suspended, &[P::Planning]),
+    edge(&[P::PlanReview], E::Suspended, &[P::PlanReview]),
+    edge(&[P::Implementing], E::Suspended, &[P::Implementing]),
+    edge(&[P::Ci], E::Suspended, &[P::Ci]),
+    edge(&[P::FixingCi], E::Suspended, &[P::FixingCi]),
     edge(&[P::Planning], E::DeadlinePassed, &[P::Planning, P::Failed]),
     edge(
         &[P::Implementing],
@@ -106,6 +114,8 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::FixingCi], E::BlockerReported, &[P::FixingCi]),
     edge(&[P::Implementing], E::BranchPushed, &[P::Implementing]),
     edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
+    // Somebody else pushed.
+    edge(&[P::Ci], E::BranchPushed, &[P::Ci]),
     edge(&[P::Implementing], E::PullOpened, &[P::Implementing]),
     edge(&[P::FixingCi], E::PullOpened, &[P::FixingCi]),
     edge(
@@ -128,16 +138,8 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Ci], E::StepFailed, &[P::Ci, P::Failed]),
     edge(&[P::FixingCi], E::StepFailed, &[P::FixingCi, P::Failed]),
     // The code host
-    edge(
-        &[P::Implementing, P::Ci, P::FixingCi, P::Ready],
-        E::PullMerged,
-        &[P::Completed],
-    ),
-    edge(
-        &[P::Implementing, P::Ci, P::FixingCi, P::Ready],
-        E::PullClosed,
-        &[P::Cancelled],
-    ),
+    edge(WITH_PULL, E::PullMerged, &[P::Completed]),
+    edge(WITH_PULL, E::PullClosed, &[P::Cancelled]),
 ];
 
 /// A task after an event, and what is wanted done about it.
@@ -204,8 +206,7 @@ pub enum Rejected {
 pub fn step(task: &Task) -> Option<Step> {
     match (&task.phase, &task.wait) {
         // A question or a blocker of the worker's own is answered inside its step.
-        (_, Wait::Human(Gate::Spawn | Gate::Plan)) => None,
-        (_, Wait::Human(Gate::Blocker(blocker))) if !matches!(blocker, Blocker::Worker(_)) => None,
+        (_, Wait::Human(gate)) if !gate.is_the_workers() => None,
         (Phase::Planning, _) => Some(Step::Plan),
         (Phase::Implementing, _) => Some(Step::Implement),
         (Phase::Ci, _) if task.green.is_some() && task.green == task.head => Some(Step::MarkReady),
@@ -256,13 +257,13 @@ pub fn next(
 /// Whether the same step begins again: another round of a phase is another assignment.
 fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
     match event {
-        Event::Answered => {
-            !matches!(
-                before.wait,
-                Wait::Human(Gate::Question(_) | Gate::Blocker(Blocker::Worker(_)))
-            ) || before.run == Run::Idle
-        }
+        Event::Answered => match &before.wait {
+            Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
+            Wait::None | Wait::Ci | Wait::Until { .. } => true,
+        },
         Event::RetryRequested | Event::Claimed => true,
+        // Other checks are awaited.
+        Event::BranchPushed { .. } => after.phase == Phase::Ci,
         _ => before.phase.kind() != after.phase.kind(),
     }
 }
@@ -367,6 +368,19 @@ fn apply(
                 );
             }
         }
+        Event::Suspended => {
+            if !task.run.holds_slot() {
+                return Err("no attempt is live");
+            }
+            task.run = Run::Idle;
+            // A person's answer brings a new worker by itself.
+            if !matches!(task.wait, Wait::Human(_)) {
+                task.wait = Wait::Until {
+                    at: now,
+                    why: "the plane was stopped".to_owned(),
+                };
+            }
+        }
         Event::DeadlinePassed => {
             let overdue = match task.run {
                 Run::Starting => "the worker did not start in time",
@@ -426,8 +440,14 @@ fn apply(
         }
         Event::BranchPushed { sha } => {
             live_or_asking(task)?;
+            if task.phase == Phase::Ci && task.head.as_ref() == Some(sha) {
+                return Err("that commit is the head already");
+            }
             task.head = Some(sha.clone());
             task.green = None;
+            if task.phase == Phase::Ci {
+                task.wait = working_wait(task);
+            }
         }
         Event::PullOpened { number } => {
             live_or_asking(task)?;
@@ -504,7 +524,7 @@ fn apply(
                 (true, Some(at)) => {
                     task.run = Run::Idle;
                     task.wait = Wait::Until {
-                        at: *at,
+                        at: limits.named_wait(*at, now),
                         why: failure.message.clone(),
                     };
                 }
@@ -516,13 +536,13 @@ fn apply(
     Ok(())
 }
 
-/// The worker does its step, and asks nobody.
+/// The worker does its step. What it asked before is no longer asked: it went on without an answer.
 fn live(task: &Task) -> Result<(), &'static str> {
     live_or_asking(task)?;
-    if matches!(task.wait, Wait::Human(_)) {
-        return Err("it waits for a person");
+    match &task.wait {
+        Wait::Human(gate) if !gate.is_the_workers() => Err("it waits for a person"),
+        Wait::Human(_) | Wait::None | Wait::Ci | Wait::Until { .. } => Ok(()),
     }
-    Ok(())
 }
 
 /// The worker is there.
@@ -641,12 +661,18 @@ fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits) -> Vec<Wa
     if moved && after.run == Run::Live {
         wants.push(Want::Assign);
     }
-    match (before.phase == Phase::Ready, after.phase == Phase::Ready) {
+    match (is_watched(before), is_watched(after)) {
         (false, true) => wants.push(Want::WatchPull),
         (true, false) => wants.push(Want::UnwatchPull),
         (true, true) | (false, false) => {}
     }
     wants
+}
+
+/// Whether the plane itself looks after the pull request: no worker does.
+fn is_watched(task: &Task) -> bool {
+    let looked_after = task.run.holds_slot() && step(task).is_some();
+    task.pull.is_some() && !task.phase.is_final() && !looked_after
 }
 
 fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mainloop_core::{Event, Failure, FailureClass, Run, Wait};
+use mainloop_core::Event;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -360,26 +360,16 @@ impl Launcher {
             if attempt.state == State::Ending {
                 continue;
             }
-            let Some(task) = self.store.task_for_link(attempt.task_id).await? else {
-                continue;
-            };
-            let why = "the plane was stopped".to_owned();
-            // A person's answer brings a new worker by itself; other work goes on as soon as somebody claims.
-            let event = if matches!(task.task.wait, Wait::Human(_)) || task.task.run != Run::Live {
-                Event::AttemptLost { why }
-            } else {
-                Event::StepFailed {
-                    failure: Failure {
-                        class: FailureClass::Worker,
-                        message: why,
-                    },
-                    transient: true,
-                    retry_at: Some(jiff::Timestamp::now()),
-                }
-            };
-            let mut suspended = Occurrence::new(event, "plane");
+            let mut suspended = Occurrence::new(Event::Suspended, "plane");
             suspended.attempt = attempt.n;
-            self.store.apply(attempt.task_id, &suspended).await?;
+            // One that cannot be stored is found gone at the next start; the others are not to suffer for it.
+            if let Err(error) = self.store.apply(attempt.task_id, &suspended).await {
+                tracing::warn!(
+                    task.id = %attempt.task_id,
+                    error = errors::chain(&error),
+                    "could not suspend a task"
+                );
+            }
         }
         Ok(())
     }

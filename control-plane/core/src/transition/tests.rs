@@ -183,6 +183,90 @@ fn a_worker_that_dies_while_a_person_thinks_costs_nothing() {
 }
 
 #[test]
+fn a_push_of_somebody_else_is_checked_before_it_becomes_ready() {
+    let mut events = in_ci();
+    events.push(Event::CiPassed { sha: "aaa".into() });
+    let marking = run(&events);
+    events.push(Event::BranchPushed { sha: "bbb".into() });
+    let task = run(&events);
+    assert_eq!(step(&task), Some(Step::AwaitCi));
+    assert_eq!((task.head.as_deref(), task.green), (Some("bbb"), None));
+    assert!(task.phase_version > marking.phase_version);
+    // While checks are awaited the step stays the same, and is another one.
+    let awaiting = run(&in_ci());
+    let pushed = Event::BranchPushed { sha: "bbb".into() };
+    let moved = next(&awaiting, &pushed, at(0), &Limits::default()).unwrap();
+    assert!(moved.wants.contains(&Want::Assign));
+    assert_eq!(moved.task.wait, Wait::Ci);
+}
+
+#[test]
+fn a_worker_that_goes_on_without_an_answer_takes_its_question_back() {
+    let plan = Event::PlanStored {
+        revision: 1,
+        hash: "h1".into(),
+    };
+    let asked = run(&[
+        Event::Confirmed,
+        Event::Claimed,
+        Event::AttemptConnected,
+        Event::QuestionAsked { id: "q1".into() },
+    ]);
+    let again = Event::QuestionAsked { id: "q2".into() };
+    for event in [plan, Event::NothingToChange, again] {
+        let after = next(&asked, &event, at(0), &Limits::default()).unwrap();
+        assert!(after.wants.contains(&Want::WithdrawItem), "{event:?}");
+    }
+}
+
+#[test]
+fn a_stop_of_the_plane_is_nobodys_failure() {
+    let starting = [Event::Confirmed, Event::Claimed];
+    let live = [Event::Confirmed, Event::Claimed, Event::AttemptConnected];
+    for events in [&starting[..], &live[..]] {
+        let task = next(&run(events), &Event::Suspended, at(7), &Limits::default()).unwrap();
+        assert_eq!((task.task.run, task.task.failures), (Run::Idle, 0));
+        assert!(
+            task.wants
+                .contains(&Want::SetTimer(Some(Timer::Wait(at(7)))))
+        );
+    }
+    let mut events = planned();
+    events.push(Event::Suspended);
+    assert_eq!(run(&events).wait, Wait::Human(Gate::Plan));
+}
+
+#[test]
+fn a_pull_request_is_watched_whenever_no_worker_looks_at_it() {
+    let mut events = in_ci();
+    let watched = |events: &[Event]| is_watched(&run(events));
+    assert!(!watched(&events));
+    events.push(Event::CiAbsent { sha: "aaa".into() });
+    assert!(watched(&events), "it waits for a person");
+    events.push(Event::GivenUp);
+    assert!(watched(&events), "it failed");
+    let merged = run(&[events.clone(), vec![Event::PullMerged]].concat());
+    assert_eq!(merged.phase, Phase::Completed(Completion::Merged));
+    events.push(Event::RetryRequested);
+    assert!(watched(&events), "it waits for a slot");
+    events.extend([Event::Claimed, Event::AttemptConnected]);
+    assert!(!watched(&events));
+}
+
+#[test]
+fn a_wait_that_the_other_side_names_is_bounded() {
+    let limits = Limits::default();
+    for (named, wanted) in [
+        (-10, 5),
+        (0, 5),
+        (60, 60),
+        (i64::from(u32::MAX), 8 * 24 * 3600),
+    ] {
+        assert_eq!(limits.named_wait(at(named), at(0)), at(wanted));
+    }
+}
+
+#[test]
 fn backoff_doubles_up_to_its_bound() {
     let limits = Limits::default();
     let wait = |failures| limits.retry_at(failures, at(0)).as_second() - at(0).as_second();
@@ -235,6 +319,7 @@ fn event() -> impl Strategy<Value = Event> {
             Event::CancelRequested,
             Event::RetryRequested,
             Event::AttemptLost { why: "lost".into() },
+            Event::Suspended,
             Event::DeadlinePassed,
             Event::NothingToChange,
             Event::QuestionAsked { id: "q".into() },
@@ -344,6 +429,7 @@ fn alphabet() -> Vec<Event> {
         Event::Claimed,
         Event::AttemptConnected,
         Event::AttemptLost { why: "lost".into() },
+        Event::Suspended,
         Event::DeadlinePassed,
         Event::WaitElapsed,
         Event::PlanStored {

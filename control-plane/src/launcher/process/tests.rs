@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use mainloop_core::{Event, Wait};
+use mainloop_core::{Event, Run, Wait};
 
 use super::*;
 use crate::{
