@@ -22,13 +22,24 @@ pub enum Event {
     PlanRevised,
     /// A person answered the open question or blocker.
     Answered,
-    /// A person accepted a head that has no checks.
-    NoCiAccepted,
+    /// A person accepted a head whose checks say nothing.
+    UncheckedAccepted,
+    /// A person allowed so many more turns of mending.
+    MoreAttempts {
+        /// How many.
+        count: u32,
+    },
+    /// A person wants it done again, on a new branch.
+    StartedAfresh,
+    /// A person let it cost more.
+    ToppedUp,
+    /// A person goes on by hand.
+    TakenOver,
     /// A person gave up on a blocked task.
     GivenUp,
     /// A person ended the task.
     CancelRequested,
-    /// A person wants a failed task tried again.
+    /// A person wants a task that failed or is stuck tried again.
     RetryRequested,
 
     /// The dispatcher took a slot for it.
@@ -108,13 +119,11 @@ pub enum Event {
         /// The commit.
         sha: String,
     },
-    /// The step failed.
+    /// The step stopped short.
     StepFailed {
         /// Why.
         failure: Failure,
-        /// The same may work later by itself.
-        transient: bool,
-        /// When, if known. Such a wait is not counted as a failure.
+        /// When the limit is over, if that is known.
         retry_at: Option<Timestamp>,
     },
 
@@ -134,7 +143,11 @@ impl Event {
             Self::PlanRejected => EventKind::PlanRejected,
             Self::PlanRevised => EventKind::PlanRevised,
             Self::Answered => EventKind::Answered,
-            Self::NoCiAccepted => EventKind::NoCiAccepted,
+            Self::UncheckedAccepted => EventKind::UncheckedAccepted,
+            Self::MoreAttempts { .. } => EventKind::MoreAttempts,
+            Self::StartedAfresh => EventKind::StartedAfresh,
+            Self::ToppedUp => EventKind::ToppedUp,
+            Self::TakenOver => EventKind::TakenOver,
             Self::GivenUp => EventKind::GivenUp,
             Self::CancelRequested => EventKind::CancelRequested,
             Self::RetryRequested => EventKind::RetryRequested,
@@ -185,7 +198,8 @@ macro_rules! kinds {
 
 kinds! {
     Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
-    PlanRevised "plan_revised", Answered "answered", NoCiAccepted "no_ci_accepted", GivenUp "given_up",
+    PlanRevised "plan_revised", Answered "answered", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
+    StartedAfresh "started_afresh", ToppedUp "topped_up", TakenOver "taken_over", GivenUp "given_up",
     CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
     AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
     NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",

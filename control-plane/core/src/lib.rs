@@ -5,15 +5,14 @@
 
 mod event;
 mod limits;
+mod reason;
 mod state;
 mod task;
 mod transition;
 
 pub use event::{Event, EventKind};
 pub use limits::{Limits, NoCi};
+pub use reason::{Choice, Credential, REASONS, Reason, Response, Row};
 pub use state::{Group, State};
-pub use task::{
-    Blocker, Completion, Failure, FailureClass, Gate, Phase, PhaseKind, Plan, Run, Stage, Step,
-    Task, Wait,
-};
+pub use task::{Completion, Failure, Gate, Phase, PhaseKind, Plan, Run, Stage, Step, Task, Wait};
 pub use transition::{Edge, Rejected, TABLE, Timer, Transition, Want, diagram, next, step};

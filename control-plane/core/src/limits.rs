@@ -10,10 +10,14 @@ const NAMED_WAIT_MAX: SignedDuration = SignedDuration::from_hours(8 * 24);
 /// Bounds on attempts and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Attempts that may crash or time out before the task fails.
+    /// Attempts that may crash or time out before a person is asked.
     pub max_attempts: u32,
     /// Turns that may be spent on mending CI before a person is asked.
     pub max_ci_attempts: u32,
+    /// Limits and outages in a row that are waited for before a person is asked.
+    pub max_waits: u32,
+    /// Whether work goes on by itself when a limit is over; a person is asked otherwise.
+    pub resume_after_limit: bool,
     /// What a head without checks means.
     pub no_ci: NoCi,
     /// How long a worker may take to say hello.
@@ -39,6 +43,8 @@ impl Default for Limits {
         Self {
             max_attempts: 3,
             max_ci_attempts: 3,
+            max_waits: 24,
+            resume_after_limit: true,
             no_ci: NoCi::Ask,
             start: SignedDuration::from_secs(120),
             plan: SignedDuration::from_mins(60),
@@ -64,10 +70,12 @@ impl Limits {
         }
     }
 
-    /// When to try again where the other side named the time: not at once, and not in a year.
-    pub fn named_wait(&self, at: Timestamp, now: Timestamp) -> Timestamp {
+    /// When to try again after the `waits`-th wait in a row, where the other side may have named the time: not at once,
+    /// and not in a year.
+    pub fn wait_until(&self, named: Option<Timestamp>, waits: u32, now: Timestamp) -> Timestamp {
+        let soonest = self.retry_at(waits, now);
         let longest = now.checked_add(NAMED_WAIT_MAX).unwrap_or(now);
-        at.clamp(self.retry_at(1, now), longest)
+        named.unwrap_or(soonest).clamp(soonest, longest)
     }
 
     /// When to try again after the `failures`-th failure in a row.

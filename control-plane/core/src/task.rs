@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::{Choice, Reason};
+
 /// A task as the workflow sees it. Words, links and costs are the store's business.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -17,8 +19,14 @@ pub struct Task {
     pub attempt: u32,
     /// Attempts that crashed or timed out since the last human word.
     pub failures: u32,
+    /// Limits and outages that were waited for in a row.
+    pub waits: u32,
     /// Turns spent on mending CI since the last human word.
     pub ci_attempts: u32,
+    /// Turns that a person allowed; none for as many as policy says.
+    pub ci_allowed: Option<u32>,
+    /// Counts the branches that the work was begun on, from 1.
+    pub generation: u32,
     /// Signature of the failure that the last fix was for.
     pub signature: Option<String>,
     /// The newest stored plan.
@@ -41,7 +49,10 @@ impl Task {
             phase_version: 1,
             attempt: 0,
             failures: 0,
+            waits: 0,
             ci_attempts: 0,
+            ci_allowed: None,
+            generation: 1,
             signature: None,
             plan: None,
             head: None,
@@ -180,6 +191,8 @@ pub enum Completion {
     Merged,
     /// Nothing had to change.
     NoChange,
+    /// A person went on by hand.
+    TakenOver,
 }
 
 /// Where a retry begins again.
@@ -207,42 +220,13 @@ impl Stage {
     }
 }
 
-/// Why a task or a step failed.
+/// Why a task failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// What clients can act on.
-    pub class: FailureClass,
+    pub reason: Reason,
     /// A sentence for people.
     pub message: String,
-}
-
-/// Classes of failure, as the contract has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FailureClass {
-    /// The worker crashed, did not start or was lost too often.
-    Worker,
-    /// A step passed its deadline too often.
-    Deadline,
-    /// The model refused the credential, or it has no credit.
-    ModelCredential,
-    /// The model's service failed or limited the credential.
-    ModelService,
-    /// The model stopped without doing the step.
-    ModelResult,
-    /// The budget is used up.
-    Budget,
-    /// The code host refused the credential, or a permission is missing.
-    GithubCredential,
-    /// The code host failed or refused the request.
-    Github,
-    /// Cloning, committing or pushing failed.
-    Git,
-    /// The sandbox or the setup commands did not work.
-    Environment,
-    /// Checks never became green within the limits.
-    Ci,
-    /// A person gave up on it.
-    GivenUp,
 }
 
 /// Whether a worker is wanted or there. Slots and claims look at this alone.
@@ -292,34 +276,27 @@ pub enum Gate {
     Plan,
     /// The worker asks something; the id is the worker's.
     Question(String),
-    /// The worker cannot go on.
-    Blocker(Blocker),
+    /// The worker says that it cannot go on; the id is the worker's.
+    Blocker(String),
+    /// The plane says so, for a reason of the table.
+    Stuck(Reason),
 }
 
 impl Gate {
     /// Whether the worker itself asks, in the middle of its step.
     pub fn is_the_workers(&self) -> bool {
-        matches!(self, Self::Question(_) | Self::Blocker(Blocker::Worker(_)))
+        matches!(self, Self::Question(_) | Self::Blocker(_))
     }
-}
 
-/// Why a task cannot go on without a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Blocker {
-    /// The worker says so; the id is the worker's.
-    Worker(String),
-    /// Checks failed as often as they may.
-    CiLimit,
-    /// Checks failed twice in the same way.
-    SameFailure,
-    /// A turn that was to mend checks changed nothing.
-    NoFix,
-    /// Checks were not decided in time.
-    CiDeadline,
-    /// The head has no checks.
-    NoCi,
-    /// The plan was implemented without a change.
-    NoChange,
+    /// What a person can choose, the recommended first.
+    pub fn choices(&self) -> &'static [Choice] {
+        match self {
+            Self::Spawn => &[Choice::Approve, Choice::Reject],
+            Self::Plan => &[Choice::Approve, Choice::Revise, Choice::Reject],
+            Self::Question(_) | Self::Blocker(_) => &[Choice::Answer, Choice::Reject],
+            Self::Stuck(reason) => reason.row().choices,
+        }
+    }
 }
 
 /// A stored plan.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::{
-    Blocker, Completion, Event, EventKind, Failure, FailureClass, Gate, Limits, NoCi, Phase,
-    PhaseKind, Plan, Run, Stage, Step, Task, Wait,
+    Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase, PhaseKind, Plan,
+    Reason, Response, Run, Stage, Step, Task, Wait,
 };
 
 use EventKind as E;
@@ -47,7 +47,18 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::Answered, &[P::Implementing]),
     edge(&[P::Ci], E::Answered, &[P::Ci, P::FixingCi]),
     edge(&[P::FixingCi], E::Answered, &[P::FixingCi]),
-    edge(&[P::Ci], E::NoCiAccepted, &[P::Ci]),
+    edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
+    edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
+    edge(
+        &[P::Planning, P::Implementing, P::Ci, P::FixingCi, P::Failed],
+        E::StartedAfresh,
+        &[P::Planning, P::Implementing],
+    ),
+    edge(&[P::Planning], E::ToppedUp, &[P::Planning]),
+    edge(&[P::Implementing], E::ToppedUp, &[P::Implementing]),
+    edge(&[P::Ci], E::ToppedUp, &[P::Ci]),
+    edge(&[P::FixingCi], E::ToppedUp, &[P::FixingCi]),
+    edge(WORK, E::TakenOver, &[P::Completed]),
     edge(WORK, E::GivenUp, &[P::Failed]),
     edge(
         &[
@@ -68,6 +79,10 @@ pub const TABLE: &[Edge] = &[
         E::RetryRequested,
         &[P::Planning, P::Implementing, P::Ci, P::FixingCi],
     ),
+    edge(&[P::Planning], E::RetryRequested, &[P::Planning]),
+    edge(&[P::Implementing], E::RetryRequested, &[P::Implementing]),
+    edge(&[P::Ci], E::RetryRequested, &[P::Ci]),
+    edge(&[P::FixingCi], E::RetryRequested, &[P::FixingCi]),
     // The worker comes and goes
     edge(&[P::Planning], E::Claimed, &[P::Planning]),
     edge(&[P::Implementing], E::Claimed, &[P::Implementing]),
@@ -77,28 +92,20 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::AttemptConnected, &[P::Implementing]),
     edge(&[P::Ci], E::AttemptConnected, &[P::Ci]),
     edge(&[P::FixingCi], E::AttemptConnected, &[P::FixingCi]),
-    edge(&[P::Planning], E::AttemptLost, &[P::Planning, P::Failed]),
+    edge(&[P::Planning], E::AttemptLost, &[P::Planning]),
     edge(&[P::PlanReview], E::AttemptLost, &[P::PlanReview]),
-    edge(
-        &[P::Implementing],
-        E::AttemptLost,
-        &[P::Implementing, P::Failed],
-    ),
-    edge(&[P::Ci], E::AttemptLost, &[P::Ci, P::Failed]),
-    edge(&[P::FixingCi], E::AttemptLost, &[P::FixingCi, P::Failed]),
+    edge(&[P::Implementing], E::AttemptLost, &[P::Implementing]),
+    edge(&[P::Ci], E::AttemptLost, &[P::Ci]),
+    edge(&[P::FixingCi], E::AttemptLost, &[P::FixingCi]),
     edge(&[P::Planning], E::Suspended, &[P::Planning]),
     edge(&[P::PlanReview], E::Suspended, &[P::PlanReview]),
     edge(&[P::Implementing], E::Suspended, &[P::Implementing]),
     edge(&[P::Ci], E::Suspended, &[P::Ci]),
     edge(&[P::FixingCi], E::Suspended, &[P::FixingCi]),
-    edge(&[P::Planning], E::DeadlinePassed, &[P::Planning, P::Failed]),
-    edge(
-        &[P::Implementing],
-        E::DeadlinePassed,
-        &[P::Implementing, P::Failed],
-    ),
-    edge(&[P::Ci], E::DeadlinePassed, &[P::Ci, P::Failed]),
-    edge(&[P::FixingCi], E::DeadlinePassed, &[P::FixingCi, P::Failed]),
+    edge(&[P::Planning], E::DeadlinePassed, &[P::Planning]),
+    edge(&[P::Implementing], E::DeadlinePassed, &[P::Implementing]),
+    edge(&[P::Ci], E::DeadlinePassed, &[P::Ci]),
+    edge(&[P::FixingCi], E::DeadlinePassed, &[P::FixingCi]),
     edge(&[P::Planning], E::WaitElapsed, &[P::Planning]),
     edge(&[P::Implementing], E::WaitElapsed, &[P::Implementing]),
     edge(&[P::Ci], E::WaitElapsed, &[P::Ci]),
@@ -129,14 +136,10 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Ci], E::CiFailed, &[P::FixingCi, P::Ci]),
     edge(&[P::Ci], E::CiAbsent, &[P::Ci, P::Failed]),
     edge(&[P::Ci], E::MarkedReady, &[P::Ready]),
-    edge(&[P::Planning], E::StepFailed, &[P::Planning, P::Failed]),
-    edge(
-        &[P::Implementing],
-        E::StepFailed,
-        &[P::Implementing, P::Failed],
-    ),
-    edge(&[P::Ci], E::StepFailed, &[P::Ci, P::Failed]),
-    edge(&[P::FixingCi], E::StepFailed, &[P::FixingCi, P::Failed]),
+    edge(&[P::Planning], E::StepFailed, &[P::Planning]),
+    edge(&[P::Implementing], E::StepFailed, &[P::Implementing]),
+    edge(&[P::Ci], E::StepFailed, &[P::Ci]),
+    edge(&[P::FixingCi], E::StepFailed, &[P::FixingCi]),
     // The code host
     edge(WITH_PULL, E::PullMerged, &[P::Completed]),
     edge(WITH_PULL, E::PullClosed, &[P::Cancelled]),
@@ -166,6 +169,10 @@ pub enum Want {
     SetTimer(Option<Timer>),
     /// The agent is told its assignment anew.
     Assign,
+    /// Nothing is started that needs this credential, until then or until a person says that it is mended.
+    Hold(Credential, Option<Timestamp>),
+    /// A person says that it is mended.
+    Release(Credential),
     /// The pull request is watched from now on, without a worker.
     WatchPull,
     /// It no longer is.
@@ -250,7 +257,8 @@ pub fn next(
     if step(task) != step(&after) || starts_anew(task, &after, event) {
         after.phase_version += 1;
     }
-    let wants = wants(task, &after, now, limits);
+    let mut wants = wants(task, &after, now, limits);
+    wants.extend(holds(task, &after, event));
     Ok(Transition { task: after, wants })
 }
 
@@ -261,7 +269,11 @@ fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
             Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
             Wait::None | Wait::Ci | Wait::Until { .. } => true,
         },
-        Event::RetryRequested | Event::Claimed => true,
+        Event::RetryRequested
+        | Event::ToppedUp
+        | Event::MoreAttempts { .. }
+        | Event::StartedAfresh
+        | Event::Claimed => true,
         // Other checks are awaited.
         Event::BranchPushed { .. } => after.phase == Phase::Ci,
         _ => before.phase.kind() != after.phase.kind(),
@@ -292,13 +304,10 @@ fn apply(
             };
             let phase = match gate {
                 Gate::Spawn | Gate::Plan => return Err("the open item takes no answer"),
-                Gate::Question(_)
-                | Gate::Blocker(Blocker::Worker(_) | Blocker::NoChange | Blocker::CiDeadline) => {
-                    task.phase.clone()
-                }
-                Gate::Blocker(
-                    Blocker::CiLimit | Blocker::SameFailure | Blocker::NoFix | Blocker::NoCi,
+                Gate::Stuck(
+                    Reason::CiLimit | Reason::SameFailure | Reason::NoFix | Reason::NoCi,
                 ) => Phase::FixingCi,
+                Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => task.phase.clone(),
             };
             human_word(task);
             if phase == Phase::FixingCi && task.phase != Phase::FixingCi {
@@ -306,34 +315,95 @@ fn apply(
             }
             resume(task, phase);
         }
-        Event::NoCiAccepted => {
-            if task.wait != Wait::Human(Gate::Blocker(Blocker::NoCi)) {
+        Event::UncheckedAccepted => {
+            if !matches!(
+                task.wait,
+                Wait::Human(Gate::Stuck(Reason::NoCi | Reason::CiDeadline))
+            ) {
                 return Err("the open item is not about missing checks");
             }
             human_word(task);
             task.green.clone_from(&task.head);
             resume(task, Phase::Ci);
         }
+        Event::MoreAttempts { count } => {
+            let gate = Wait::Human(Gate::Stuck(Reason::CiLimit));
+            let same = Wait::Human(Gate::Stuck(Reason::SameFailure));
+            let none = Wait::Human(Gate::Stuck(Reason::NoFix));
+            if ![gate, same, none].contains(&task.wait) {
+                return Err("the open item is not about checks that fail");
+            }
+            if *count == 0 {
+                return Err("no turn is no more turn");
+            }
+            let spent = task.ci_attempts;
+            human_word(task);
+            task.ci_attempts = spent + 1;
+            task.ci_allowed = Some(spent.saturating_add(*count));
+            resume(task, Phase::FixingCi);
+        }
+        Event::StartedAfresh => {
+            stuck_or_failed(task)?;
+            human_word(task);
+            task.generation += 1;
+            task.head = None;
+            task.green = None;
+            task.pull = None;
+            let approved = task.plan.as_ref().is_some_and(|plan| plan.approved);
+            queue(
+                task,
+                if approved {
+                    Phase::Implementing
+                } else {
+                    Phase::Planning
+                },
+            );
+        }
+        Event::ToppedUp => {
+            if task.wait != Wait::Human(Gate::Stuck(Reason::Budget)) {
+                return Err("the open item is not about money");
+            }
+            human_word(task);
+            resume(task, task.phase.clone());
+        }
+        Event::TakenOver => {
+            if !matches!(task.wait, Wait::Human(Gate::Stuck(_))) {
+                return Err("it is not stuck");
+            }
+            settle(task, Phase::Completed(Completion::TakenOver));
+        }
         Event::GivenUp => {
-            if !matches!(task.wait, Wait::Human(Gate::Question(_) | Gate::Blocker(_))) {
+            if !matches!(
+                task.wait,
+                Wait::Human(Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_))
+            ) {
                 return Err("nothing is asked");
             }
+            let message = match &task.wait {
+                Wait::Human(Gate::Stuck(reason)) => {
+                    format!("given up by a person: {}", reason.row().title)
+                }
+                _ => "given up by a person".to_owned(),
+            };
             fail(
                 task,
                 Failure {
-                    class: FailureClass::GivenUp,
-                    message: "given up by a person".to_owned(),
+                    reason: Reason::GivenUp,
+                    message,
                 },
             );
         }
         Event::CancelRequested | Event::PullClosed => settle(task, Phase::Cancelled),
         Event::RetryRequested => {
-            let Phase::Failed { from, .. } = &task.phase else {
-                return Err("it has not failed");
-            };
-            let from = *from;
+            stuck_or_failed(task)?;
             human_word(task);
-            queue(task, from.phase());
+            match &task.phase {
+                Phase::Failed { from, .. } => {
+                    let phase = from.phase();
+                    queue(task, phase);
+                }
+                phase => resume(task, phase.clone()),
+            }
         }
         Event::Claimed => {
             if task.run != Run::Queued {
@@ -357,15 +427,8 @@ fn apply(
                 // The answer brings a new worker; waiting needs none.
                 task.run = Run::Idle;
             } else {
-                stumble(
-                    task,
-                    Failure {
-                        class: FailureClass::Worker,
-                        message: format!("the worker was lost: {why}"),
-                    },
-                    now,
-                    limits,
-                );
+                let message = format!("the worker was lost: {why}");
+                stop(task, Reason::WorkerLost, message, None, now, limits);
             }
         }
         Event::Suspended => {
@@ -382,26 +445,24 @@ fn apply(
             }
         }
         Event::DeadlinePassed => {
-            let overdue = match task.run {
-                Run::Starting => "the worker did not start in time",
-                Run::Live => "the step passed its deadline",
+            let (reason, message) = match task.run {
+                Run::Starting => (
+                    Reason::StartDeadline,
+                    "the worker did not start in time".to_owned(),
+                ),
+                Run::Live => (
+                    Reason::StepDeadline,
+                    "the step passed its deadline".to_owned(),
+                ),
                 Run::Idle | Run::Queued => return Err("no attempt is live"),
             };
             if matches!(task.wait, Wait::Human(_)) {
                 return Err("it waits for a person");
             }
             if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
-                task.wait = Wait::Human(Gate::Blocker(Blocker::CiDeadline));
+                task.wait = Wait::Human(Gate::Stuck(Reason::CiDeadline));
             } else {
-                stumble(
-                    task,
-                    Failure {
-                        class: FailureClass::Deadline,
-                        message: overdue.to_owned(),
-                    },
-                    now,
-                    limits,
-                );
+                stop(task, reason, message, None, now, limits);
             }
         }
         Event::WaitElapsed => {
@@ -425,6 +486,7 @@ fn apply(
             task.phase = Phase::PlanReview;
             task.wait = Wait::Human(Gate::Plan);
             task.failures = 0;
+            task.waits = 0;
         }
         Event::NothingToChange => {
             live(task)?;
@@ -436,7 +498,7 @@ fn apply(
         }
         Event::BlockerReported { id } => {
             live(task)?;
-            task.wait = Wait::Human(Gate::Blocker(Blocker::Worker(id.clone())));
+            task.wait = Wait::Human(Gate::Blocker(id.clone()));
         }
         Event::BranchPushed { sha } => {
             live_or_asking(task)?;
@@ -457,10 +519,11 @@ fn apply(
             live(task)?;
             let fixing = task.phase == Phase::FixingCi;
             task.failures = 0;
+            task.waits = 0;
             if task.head.is_none() || task.pull.is_none() {
-                task.wait = Wait::Human(Gate::Blocker(Blocker::NoChange));
+                task.wait = Wait::Human(Gate::Stuck(Reason::NoChange));
             } else if fixing && !changed {
-                task.wait = Wait::Human(Gate::Blocker(Blocker::NoFix));
+                task.wait = Wait::Human(Gate::Stuck(Reason::NoFix));
             } else {
                 task.phase = Phase::Ci;
                 task.wait = working_wait(task);
@@ -475,9 +538,9 @@ fn apply(
         Event::CiFailed { sha, signature } => {
             awaits(task, sha)?;
             if task.signature.as_ref() == Some(signature) {
-                task.wait = Wait::Human(Gate::Blocker(Blocker::SameFailure));
-            } else if task.ci_attempts >= limits.max_ci_attempts {
-                task.wait = Wait::Human(Gate::Blocker(Blocker::CiLimit));
+                task.wait = Wait::Human(Gate::Stuck(Reason::SameFailure));
+            } else if task.ci_attempts >= task.ci_allowed.unwrap_or(limits.max_ci_attempts) {
+                task.wait = Wait::Human(Gate::Stuck(Reason::CiLimit));
             } else {
                 task.ci_attempts += 1;
                 task.phase = Phase::FixingCi;
@@ -488,7 +551,7 @@ fn apply(
         Event::CiAbsent { sha } => {
             awaits(task, sha)?;
             match limits.no_ci {
-                NoCi::Ask => task.wait = Wait::Human(Gate::Blocker(Blocker::NoCi)),
+                NoCi::Ask => task.wait = Wait::Human(Gate::Stuck(Reason::NoCi)),
                 NoCi::Accept => {
                     task.green.clone_from(&task.head);
                     task.wait = Wait::None;
@@ -496,7 +559,7 @@ fn apply(
                 NoCi::Fail => fail(
                     task,
                     Failure {
-                        class: FailureClass::Ci,
+                        reason: Reason::NoCi,
                         message: "the pull request has no checks, and policy asks for some"
                             .to_owned(),
                     },
@@ -513,23 +576,15 @@ fn apply(
             }
             settle(task, Phase::Ready);
         }
-        Event::StepFailed {
-            failure,
-            transient,
-            retry_at,
-        } => {
+        Event::StepFailed { failure, retry_at } => {
             live_or_asking(task)?;
-            match (transient, retry_at) {
-                (false, _) => fail(task, failure.clone()),
-                (true, Some(at)) => {
-                    task.run = Run::Idle;
-                    task.wait = Wait::Until {
-                        at: limits.named_wait(*at, now),
-                        why: failure.message.clone(),
-                    };
-                }
-                (true, None) => stumble(task, failure.clone(), now, limits),
-            }
+            let Failure { reason, message } = failure.clone();
+            let reason = if reason.is_the_planes() {
+                Reason::Internal
+            } else {
+                reason
+            };
+            stop(task, reason, message, *retry_at, now, limits);
         }
         Event::PullMerged => settle(task, Phase::Completed(Completion::Merged)),
     }
@@ -616,24 +671,48 @@ fn fail(task: &mut Task, failure: Failure) {
     settle(task, Phase::Failed { failure, from });
 }
 
-/// A failure that counts: again after a while, or no more.
-fn stumble(task: &mut Task, failure: Failure, now: Timestamp, limits: &Limits) {
-    task.failures += 1;
-    if task.failures >= limits.max_attempts {
-        fail(task, failure);
-    } else {
-        task.run = Run::Idle;
-        task.wait = Wait::Until {
-            at: limits.retry_at(task.failures, now),
-            why: failure.message,
-        };
+/// Work stops short: it goes on by itself later, or a person is asked.
+fn stop(
+    task: &mut Task,
+    reason: Reason,
+    message: String,
+    named: Option<Timestamp>,
+    now: Timestamp,
+    limits: &Limits,
+) {
+    task.run = Run::Idle;
+    let again = match reason.row().response {
+        Response::Ask => None,
+        Response::Again => {
+            task.failures += 1;
+            (task.failures < limits.max_attempts).then(|| limits.retry_at(task.failures, now))
+        }
+        Response::Wait => {
+            task.waits += 1;
+            (limits.resume_after_limit && task.waits <= limits.max_waits)
+                .then(|| limits.wait_until(named, task.waits, now))
+        }
+    };
+    task.wait = match again {
+        Some(at) => Wait::Until { at, why: message },
+        None => Wait::Human(Gate::Stuck(reason)),
+    };
+}
+
+/// A person's word can take it up again.
+fn stuck_or_failed(task: &Task) -> Result<(), &'static str> {
+    match (&task.phase, &task.wait) {
+        (Phase::Failed { .. }, _) | (_, Wait::Human(Gate::Stuck(_))) => Ok(()),
+        _ => Err("it has not failed, and is not stuck"),
     }
 }
 
 /// A person has looked: the counters that led to them begin anew.
 fn human_word(task: &mut Task) {
     task.failures = 0;
+    task.waits = 0;
     task.ci_attempts = 0;
+    task.ci_allowed = None;
     task.signature = None;
 }
 
@@ -667,6 +746,24 @@ fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits) -> Vec<Wa
         (true, true) | (false, false) => {}
     }
     wants
+}
+
+/// What an event says of a credential that other tasks use as well.
+fn holds(before: &Task, after: &Task, event: &Event) -> Option<Want> {
+    match (event, &before.wait) {
+        (Event::StepFailed { failure, .. }, _) => {
+            let credential = failure.reason.row().holds?;
+            let until = match &after.wait {
+                Wait::Until { at, .. } => Some(*at),
+                Wait::None | Wait::Human(_) | Wait::Ci => None,
+            };
+            Some(Want::Hold(credential, until))
+        }
+        (Event::RetryRequested | Event::Answered, Wait::Human(Gate::Stuck(reason))) => {
+            reason.row().holds.map(Want::Release)
+        }
+        _ => None,
+    }
 }
 
 /// Whether the plane itself looks after the pull request: no worker does.

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::State;
+use crate::{Choice, REASONS, State};
 
 const SHAS: [&str; 2] = ["aaa", "bbb"];
 
@@ -44,6 +44,13 @@ fn in_ci() -> Vec<Event> {
         Event::WorkFinished { changed: true },
     ]);
     events
+}
+
+fn broke(reason: Reason) -> Failure {
+    Failure {
+        reason,
+        message: "it broke".into(),
+    }
 }
 
 fn failed(sha: &str, signature: &str) -> Event {
@@ -108,7 +115,7 @@ fn the_same_failure_twice_asks_a_person() {
         failed("bbb", "s1"),
     ]);
     let task = run(&events);
-    assert_eq!(task.wait, Wait::Human(Gate::Blocker(Blocker::SameFailure)));
+    assert_eq!(task.wait, Wait::Human(Gate::Stuck(Reason::SameFailure)));
     assert_eq!(step(&task), None);
     events.push(Event::Answered);
     let task = run(&events);
@@ -125,14 +132,11 @@ fn mending_ci_is_bounded() {
         ]);
     }
     events.push(failed("aaa", "another"));
-    assert_eq!(
-        run(&events).wait,
-        Wait::Human(Gate::Blocker(Blocker::CiLimit))
-    );
+    assert_eq!(run(&events).wait, Wait::Human(Gate::Stuck(Reason::CiLimit)));
 }
 
 #[test]
-fn a_worker_lost_too_often_fails_the_task_and_a_retry_begins_where_it_was() {
+fn a_worker_lost_too_often_asks_a_person_and_a_retry_begins_where_it_was() {
     let mut events = planned();
     events.push(Event::PlanApproved { hash: "h1".into() });
     for _ in 1..Limits::default().max_attempts {
@@ -149,16 +153,7 @@ fn a_worker_lost_too_often_fails_the_task_and_a_retry_begins_where_it_was() {
         why: "killed".into(),
     });
     let task = run(&events);
-    assert!(
-        matches!(
-            &task.phase,
-            Phase::Failed {
-                from: Stage::Implementing,
-                ..
-            }
-        ),
-        "{task:?}"
-    );
+    assert_eq!(task.wait, Wait::Human(Gate::Stuck(Reason::WorkerLost)));
     events.push(Event::RetryRequested);
     let task = run(&events);
     assert_eq!(
@@ -257,13 +252,146 @@ fn a_pull_request_is_watched_whenever_no_worker_looks_at_it() {
 fn a_wait_that_the_other_side_names_is_bounded() {
     let limits = Limits::default();
     for (named, wanted) in [
-        (-10, 5),
-        (0, 5),
-        (60, 60),
-        (i64::from(u32::MAX), 8 * 24 * 3600),
+        (None, 5),
+        (Some(-10), 5),
+        (Some(0), 5),
+        (Some(60), 60),
+        (Some(i64::from(u32::MAX)), 8 * 24 * 3600),
     ] {
-        assert_eq!(limits.named_wait(at(named), at(0)), at(wanted));
+        assert_eq!(limits.wait_until(named.map(at), 1, at(0)), at(wanted));
     }
+    assert_eq!(limits.wait_until(Some(at(1)), 4, at(0)), at(40));
+}
+
+#[test]
+fn each_reason_ends_in_a_timer_or_an_item_with_a_way_on() {
+    assert_eq!(REASONS.len(), Reason::ALL.len());
+    let working = [
+        run(&[Event::Confirmed, Event::Claimed, Event::AttemptConnected]),
+        run(&in_ci()),
+    ];
+    for (task, reason) in working
+        .iter()
+        .flat_map(|task| Reason::ALL.iter().map(move |reason| (task, *reason)))
+    {
+        let mut task = task.clone();
+        let stopped = Event::StepFailed {
+            failure: broke(reason),
+            retry_at: None,
+        };
+        let mut rounds = 0;
+        // Whatever waits by itself does so a bounded number of times.
+        while !matches!(task.wait, Wait::Human(_)) {
+            for event in [
+                &stopped,
+                &Event::WaitElapsed,
+                &Event::Claimed,
+                &Event::AttemptConnected,
+            ] {
+                if let Ok(after) = next(&task, event, at(0), &Limits::default()) {
+                    task = after.task;
+                }
+            }
+            rounds += 1;
+            assert!(rounds < 100, "{reason:?} spins");
+        }
+        let Wait::Human(gate) = &task.wait else {
+            unreachable!()
+        };
+        let reason = if reason.is_the_planes() {
+            Reason::Internal
+        } else {
+            reason
+        };
+        assert_eq!(gate, &Gate::Stuck(reason));
+        assert_eq!(gate.choices().last(), Some(&Choice::Reject), "{reason:?}");
+        let given_up = next(&task, &Event::GivenUp, at(0), &Limits::default()).unwrap();
+        assert!(matches!(given_up.task.phase, Phase::Failed { .. }));
+        let taken_over = next(&task, &Event::TakenOver, at(0), &Limits::default()).unwrap();
+        assert_eq!(
+            taken_over.task.phase,
+            Phase::Completed(Completion::TakenOver)
+        );
+        let afresh = next(&task, &Event::StartedAfresh, at(0), &Limits::default()).unwrap();
+        assert_eq!(
+            (afresh.task.run, afresh.task.generation, afresh.task.pull),
+            (Run::Queued, 2, None)
+        );
+    }
+}
+
+#[test]
+fn words_of_reasons_are_their_own() {
+    let words: std::collections::BTreeSet<_> =
+        Reason::ALL.iter().map(|reason| reason.word()).collect();
+    assert_eq!(words.len(), Reason::ALL.len());
+    for reason in Reason::ALL {
+        assert_eq!(Reason::of_word(reason.word()), Some(*reason));
+        let row = reason.row();
+        for text in [row.meaning, row.remedy] {
+            assert!(text.ends_with('.') && text.len() < 240, "{text}");
+        }
+        assert!(
+            row.title.len() < 48 && !row.title.ends_with('.'),
+            "{}",
+            row.title
+        );
+    }
+}
+
+#[test]
+fn more_turns_are_counted_on_and_end_as_well() {
+    let mut events = in_ci();
+    let round = |number: u32| {
+        [
+            failed("aaa", &format!("s{number}")),
+            Event::WorkFinished { changed: true },
+        ]
+    };
+    for number in 0..3 {
+        events.extend(round(number));
+    }
+    events.push(failed("aaa", "s3"));
+    events.push(Event::MoreAttempts { count: 2 });
+    let task = run(&events);
+    assert_eq!((task.phase.kind(), task.ci_attempts), (P::FixingCi, 4));
+    events.push(Event::WorkFinished { changed: true });
+    events.extend(round(5));
+    events.push(failed("aaa", "s6"));
+    assert_eq!(run(&events).wait, Wait::Human(Gate::Stuck(Reason::CiLimit)));
+}
+
+#[test]
+fn a_limit_holds_the_credential_until_it_is_over_and_a_wrong_key_until_a_person_mends_it() {
+    let live = run(&[Event::Confirmed, Event::Claimed, Event::AttemptConnected]);
+    let stop = |reason, retry_at| {
+        let event = Event::StepFailed {
+            failure: broke(reason),
+            retry_at,
+        };
+        next(&live, &event, at(0), &Limits::default()).unwrap()
+    };
+    let limited = stop(Reason::ModelLimit, Some(at(3600)));
+    assert!(
+        limited
+            .wants
+            .contains(&Want::Hold(Credential::Model, Some(at(3600))))
+    );
+    assert_eq!(limited.task.failures, 0);
+    let wrong = stop(Reason::GithubCredential, None);
+    assert!(
+        wrong
+            .wants
+            .contains(&Want::Hold(Credential::CodeHost, None))
+    );
+    let mended = next(
+        &wrong.task,
+        &Event::RetryRequested,
+        at(9),
+        &Limits::default(),
+    )
+    .unwrap();
+    assert!(mended.wants.contains(&Want::Release(Credential::CodeHost)));
 }
 
 #[test]
@@ -300,13 +428,7 @@ fn event() -> impl Strategy<Value = Event> {
     let sha = prop::sample::select(&SHAS[..])
         .prop_map(str::to_owned)
         .boxed();
-    let failure =
-        prop::sample::select(vec![FailureClass::Git, FailureClass::Budget]).prop_map(|class| {
-            Failure {
-                class,
-                message: "it broke".into(),
-            }
-        });
+    let failure = prop::sample::select(Reason::ALL).prop_map(broke);
     prop_oneof![
         1 => prop::sample::select(vec![
             Event::Confirmed,
@@ -314,7 +436,11 @@ fn event() -> impl Strategy<Value = Event> {
             Event::PlanRejected,
             Event::PlanRevised,
             Event::Answered,
-            Event::NoCiAccepted,
+            Event::UncheckedAccepted,
+            Event::MoreAttempts { count: 2 },
+            Event::StartedAfresh,
+            Event::ToppedUp,
+            Event::TakenOver,
             Event::GivenUp,
             Event::CancelRequested,
             Event::RetryRequested,
@@ -349,8 +475,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(sha, signature)| failed(&sha, signature)),
         1 => sha.clone().prop_map(|sha| Event::CiAbsent { sha }),
         3 => sha.prop_map(|sha| Event::MarkedReady { sha }),
-        1 => (failure, any::<bool>(), prop::option::of(0_i64..100)).prop_map(|(failure, transient, later)| {
-            Event::StepFailed { failure, transient, retry_at: later.map(at) }
+        1 => (failure, prop::option::of(0_i64..100)).prop_map(|(failure, later)| {
+            Event::StepFailed { failure, retry_at: later.map(at) }
         }),
     ]
 }
@@ -406,7 +532,11 @@ proptest! {
             if task.run == Run::Live && step(&task).is_some() && !matches!(task.wait, Wait::Human(_)) {
                 prop_assert!(timer.is_some(), "a step without a deadline: {task:?}");
             }
-            prop_assert!(task.failures < limits.max_attempts || task.phase.is_settled());
+            prop_assert!(
+                task.failures < limits.max_attempts || matches!(task.wait, Wait::Human(Gate::Stuck(_)))
+                    || task.phase.is_settled(),
+                "it spins: {task:?}"
+            );
             // The projection is total, and each state has its one group.
             State::of(&task).group();
         }
@@ -422,7 +552,11 @@ fn alphabet() -> Vec<Event> {
         Event::PlanRejected,
         Event::PlanRevised,
         Event::Answered,
-        Event::NoCiAccepted,
+        Event::UncheckedAccepted,
+        Event::MoreAttempts { count: 1 },
+        Event::StartedAfresh,
+        Event::ToppedUp,
+        Event::TakenOver,
         Event::GivenUp,
         Event::CancelRequested,
         Event::RetryRequested,
@@ -457,15 +591,11 @@ fn alphabet() -> Vec<Event> {
             Event::MarkedReady { sha },
         ]);
     }
-    for (transient, retry_at) in [(false, None), (true, None), (true, Some(at(9)))] {
-        let failure = Failure {
-            class: FailureClass::Git,
-            message: "it broke".into(),
-        };
+    // One of each response; each reason by itself is another test's.
+    for reason in [Reason::Git, Reason::ModelLimit, Reason::Budget] {
         events.push(Event::StepFailed {
-            failure,
-            transient,
-            retry_at,
+            failure: broke(reason),
+            retry_at: None,
         });
     }
     events
@@ -476,6 +606,7 @@ fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() 
     let limits = Limits {
         max_attempts: 2,
         max_ci_attempts: 1,
+        max_waits: 1,
         ..Limits::default()
     };
     let alphabet = alphabet();
@@ -500,6 +631,8 @@ fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() 
                     assert!(listed);
                     // Counters that only name things do not make another state.
                     (after.phase_version, after.attempt) = (1, after.attempt.min(1));
+                    (after.generation, after.ci_allowed) = (1, None);
+                    after.ci_attempts = after.ci_attempts.min(1);
                     if seen.insert(format!("{after:?}")) {
                         open.push(after);
                     }
