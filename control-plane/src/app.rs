@@ -106,6 +106,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     };
     let store = Store::new(database_config);
     db::migrate::migrate(&store).await?;
+    store.release_mended().await?;
     let version = store.server_version().await?;
     let host = host_id(&config)?;
     let health = Health::default();
@@ -300,7 +301,7 @@ fn start_loops(
             store.clone(),
             host.to_owned(),
             caps,
-            health.workers(),
+            health.clone(),
             stop.clone(),
         ),
     );

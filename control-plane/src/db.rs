@@ -8,6 +8,7 @@ pub mod claims;
 pub mod commands;
 pub mod create;
 pub mod events;
+pub mod holds;
 pub mod inbox;
 pub mod limits;
 pub mod logs;
@@ -105,6 +106,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         commands::STATEMENTS,
         create::STATEMENTS,
         events::STATEMENTS,
+        holds::STATEMENTS,
         inbox::STATEMENTS,
         logs::STATEMENTS,
         pulls::STATEMENTS,

@@ -5,10 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mainloop_core::Event;
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,7 +13,7 @@ use crate::{
     db::{Occurrence, Store, claims::Caps},
     errors,
     link::Lease,
-    rpc::access::Workers,
+    rpc::access::{Health, Workers},
 };
 
 /// The net under the nudges.
@@ -31,18 +28,26 @@ pub async fn claim(
     store: Store,
     host: String,
     caps: Caps,
-    mut workers: watch::Receiver<Workers>,
+    health: Health,
     stop: CancellationToken,
 ) {
+    let mut starts = health.starts();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = workers.wait_for(|workers| *workers == Workers::Able) => {}
+            _ = starts.wait_for(|starts| starts.workers == Workers::Able) => {}
         }
         match store.claim(&host, caps).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "tasks claimed"),
             Err(error) => tracing::warn!(error = errors::chain(&error), "could not claim tasks"),
+        }
+        match store.holds().await {
+            Ok(holds) => health.set_holds(holds),
+            Err(error) => tracing::warn!(
+                error = errors::chain(&error),
+                "could not read which credentials are held"
+            ),
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -79,10 +79,10 @@ impl Shared {
     fn shown(&self, seen: &Seen) -> mainloop_proto::v1::Task {
         let mut task = convert::seen(seen);
         if seen.task.task.run == mainloop_core::Run::Queued
-            && let access::Workers::Unable(why) = &*self.health.workers().borrow()
+            && let Some(why) = self.health.starts().borrow().obstacle(&seen.task.task)
             && let Some(wait) = &mut task.wait
         {
-            wait.reason.clone_from(why);
+            wait.reason = why;
         }
         task
     }

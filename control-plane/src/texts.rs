@@ -1,6 +1,6 @@
 //! Every sentence that people read about a task's events and gates, in one place.
 
-use mainloop_core::{Blocker, Event, Gate, NoCi, Phase, Wait};
+use mainloop_core::{Event, Gate, NoCi, Phase, Reason, Wait};
 use serde_json::{Value, json};
 
 use crate::db::{Item, TaskRow};
@@ -25,7 +25,11 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::PlanRejected => "plan rejected".to_owned(),
         Event::PlanRevised => "plan sent back for a revision".to_owned(),
         Event::Answered => "answered".to_owned(),
-        Event::NoCiAccepted => "accepted without checks".to_owned(),
+        Event::UncheckedAccepted => "accepted without checks".to_owned(),
+        Event::MoreAttempts { count } => format!("{count} more turns of mending allowed"),
+        Event::StartedAfresh => "started afresh on a new branch: waits for a worker".to_owned(),
+        Event::ToppedUp => "budget topped up: waits for a worker".to_owned(),
+        Event::TakenOver => "taken over by hand".to_owned(),
         Event::GivenUp => "given up".to_owned(),
         Event::CancelRequested => "cancelled".to_owned(),
         Event::RetryRequested => "retried: waits for a worker".to_owned(),
@@ -72,7 +76,14 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
 fn after_stumble(task: &TaskRow, what: &str) -> String {
     match (&task.task.phase, &task.task.wait) {
         (Phase::Failed { .. }, _) => format!("failed: {what}"),
+        (_, Wait::Human(Gate::Stuck(reason))) => format!("{}: {what}", reason.row().title),
         (_, Wait::Human(_)) => format!("{what}; waits for a person"),
+        (_, Wait::Until { at, .. }) if task.task.waits > 0 => {
+            format!(
+                "{what}; goes on by itself at {}",
+                at.strftime("%H:%M:%S UTC")
+            )
+        }
         _ => format!("{what}; will be tried again"),
     }
 }
@@ -102,18 +113,66 @@ pub fn failed_checks(checks: &Value) -> String {
 }
 
 /// What the item of a gate says when whoever opened it said nothing better.
-pub fn item(gate: &Gate, task: &TaskRow) -> Item {
+pub fn item(gate: &Gate, task: &TaskRow, event: &Event) -> Item {
     let (title, body) = match gate {
-        Gate::Spawn => (format!("Start: {}", task.title), task.description.clone()),
-        Gate::Plan => (format!("Plan: {}", task.title), String::new()),
-        Gate::Question(_) => (format!("Question: {}", task.title), String::new()),
-        Gate::Blocker(blocker) => blocked(blocker, task),
+        Gate::Spawn => ("Start", task.description.clone()),
+        Gate::Plan => ("Plan", String::new()),
+        Gate::Question(_) => ("Question", String::new()),
+        Gate::Blocker(_) => ("Blocked", String::new()),
+        Gate::Stuck(reason) => (reason.row().title, stuck(*reason, task, event)),
     };
     Item {
-        title,
+        title: format!("{title}: {}", task.title),
         body,
         questions: json!([]),
     }
+}
+
+/// What happened, what it means, what to do, and what there is to see.
+fn stuck(reason: Reason, task: &TaskRow, event: &Event) -> String {
+    let row = reason.row();
+    let mut parts = vec![row.meaning.to_owned()];
+    match event {
+        Event::StepFailed { failure, .. } => parts.push(quoted(&failure.message)),
+        Event::AttemptLost { why } => parts.push(quoted(why)),
+        _ => {}
+    }
+    if task.task.failures > 1 {
+        parts.push(format!("It was tried {} times.", task.task.failures));
+    }
+    if let Reason::CiLimit | Reason::SameFailure | Reason::NoFix = reason {
+        let turns = match task.task.ci_attempts {
+            1 => "one turn".to_owned(),
+            turns => format!("{turns} turns"),
+        };
+        parts.push(format!(
+            "Failing: {}. Tried: {turns} of mending.",
+            failed_checks(&task.checks)
+        ));
+        if !task.ci_log.is_empty() {
+            parts.push(fenced(&task.ci_log));
+        }
+    }
+    parts.push(row.remedy.to_owned());
+    if !task.branch.is_empty() {
+        parts.push(format!(
+            "To take it over by hand:\n\n{}",
+            fenced(&format!(
+                "git fetch origin {branch}\ngit switch {branch}",
+                branch = task.branch
+            ))
+        ));
+    }
+    parts.join("\n\n")
+}
+
+/// What somebody else said, as such.
+fn quoted(text: &str) -> String {
+    text.trim()
+        .lines()
+        .map(|line| format!("> {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Text as a block of code that nothing in it can end.
@@ -125,52 +184,6 @@ fn fenced(text: &str) -> String {
         .unwrap_or_default();
     let fence = "`".repeat(longest.max(2) + 1);
     format!("{fence}\n{text}\n{fence}")
-}
-
-fn blocked(blocker: &Blocker, task: &TaskRow) -> (String, String) {
-    let checks = failed_checks(&task.checks);
-    let log = if task.ci_log.is_empty() {
-        String::new()
-    } else {
-        format!("\n\n{}", fenced(&task.ci_log))
-    };
-    let way_on =
-        "Answer with an insight to let the worker try again with it, or reject to give up.";
-    match blocker {
-        Blocker::Worker(_) => (format!("Blocked: {}", task.title), String::new()),
-        Blocker::CiLimit => (
-            format!("CI keeps failing: {}", task.title),
-            format!(
-                "{checks} still failed after {} turns of mending. {way_on}{log}",
-                task.task.ci_attempts
-            ),
-        ),
-        Blocker::SameFailure => (
-            format!("CI fails in the same way: {}", task.title),
-            format!("{checks} failed twice in the same way, so another turn would not help. {way_on}{log}"),
-        ),
-        Blocker::NoFix => (
-            format!("CI failure not mended: {}", task.title),
-            format!("The worker was asked to mend {checks} and changed nothing. {way_on}{log}"),
-        ),
-        Blocker::CiDeadline => (
-            format!("CI does not finish: {}", task.title),
-            "The checks of the head were not decided in time. Answer to wait for them once more, or reject to give up."
-                .to_owned(),
-        ),
-        Blocker::NoCi => (
-            format!("No CI: {}", task.title),
-            "The head of the pull request has no checks, so nothing says whether it works. Approve to take it as it is, \
-             answer with what the worker is to change, or reject to give up."
-                .to_owned(),
-        ),
-        Blocker::NoChange => (
-            format!("No change was made: {}", task.title),
-            "The worker finished the approved plan without pushing a change. Answer with what it missed to let it try \
-             again, or reject to give up."
-                .to_owned(),
-        ),
-    }
 }
 
 #[cfg(test)]

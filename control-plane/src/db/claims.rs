@@ -1,16 +1,16 @@
 //! Claims: which queued tasks get a slot, and timers that are due.
 
-use mainloop_core::Event;
+use mainloop_core::{Credential, Event, Step, Task, step};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Applied, Error, Occurrence, Store, execute, query, transition};
+use super::{Applied, Error, Occurrence, Store, execute, holds, query, transition};
 
 /// One replica claims at a time, so that the caps hold exactly.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7224211)";
 
 /// The heads of all lanes (a lane is a repository), each as deep as its cap leaves room, best first. Lanes are found
-/// by a loose index scan, so that a full lane's backlog is never read.
+/// by a loose index scan, so that a full lane's backlog is never read. Nothing that needs a held credential.
 const HEADS: &str = "\
 WITH RECURSIVE lane AS (\
  (SELECT repository_url FROM task WHERE run = 'queued' ORDER BY repository_url LIMIT 1) \
@@ -21,6 +21,7 @@ free AS (SELECT lane.repository_url, $1::bigint - (SELECT count(*) FROM task u W
   AND u.repository_url = lane.repository_url) AS slots FROM lane WHERE lane.repository_url IS NOT NULL) \
 SELECT head.id FROM free CROSS JOIN LATERAL (\
  SELECT q.id, q.priority, q.queued_at FROM task q WHERE q.run = 'queued' AND q.repository_url = free.repository_url \
+  AND NOT ($3 AND q.phase IN ('planning', 'implementing', 'fixing_ci')) AND NOT $4 \
   AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.task_id = q.id AND a.state <> 'ended') \
   ORDER BY q.priority DESC, q.queued_at, q.id LIMIT greatest(free.slots, 0)) AS head \
 ORDER BY head.priority DESC, head.queued_at, head.id \
@@ -45,6 +46,16 @@ pub struct Caps {
     pub per_repository: u32,
 }
 
+/// Whether the next step of a task uses a credential.
+pub fn needs(task: &Task, credential: Credential) -> bool {
+    match (credential, step(task)) {
+        (_, None) => false,
+        (Credential::CodeHost, Some(_))
+        | (Credential::Model, Some(Step::Plan | Step::Implement | Step::FixCi)) => true,
+        (Credential::Model, Some(Step::AwaitCi | Step::MarkReady)) => false,
+    }
+}
+
 impl Store {
     /// Claims as many queued tasks as the caps allow, for a host. Returns how many.
     pub async fn claim(&self, host: &str, caps: Caps) -> Result<usize, Error> {
@@ -52,11 +63,22 @@ impl Store {
         let mut client = self.connection(what).await?;
         let transaction = client.transaction().await.map_err(Error::on(what))?;
         execute(&transaction, what, LOCK, &[]).await?;
+        let mut holds = holds::list(&transaction).await?;
+        let is_closed = |credential| {
+            holds
+                .iter()
+                .any(|hold| hold.credential == credential && hold.closed)
+        };
         let heads = query(
             &transaction,
             what,
             HEADS,
-            &[&i64::from(caps.per_repository), &i64::from(caps.total)],
+            &[
+                &i64::from(caps.per_repository),
+                &i64::from(caps.total),
+                &is_closed(Credential::Model),
+                &is_closed(Credential::CodeHost),
+            ],
         )
         .await?;
         let mut claimed = Vec::new();
@@ -65,11 +87,29 @@ impl Store {
             let Some((task, now)) = transition::lock_task(&transaction, id).await? else {
                 continue;
             };
+            let needed: Vec<Credential> = holds
+                .iter()
+                .filter(|hold| needs(&task.task, hold.credential))
+                .map(|hold| hold.credential)
+                .collect();
+            // One of this round tries whether the limit is over.
+            if holds
+                .iter()
+                .any(|hold| hold.closed && needed.contains(&hold.credential))
+            {
+                continue;
+            }
             let mut occurrence = Occurrence::new(Event::Claimed, "plane");
             occurrence.detail = json!({ "host": host });
             let applied = transition::apply_in(&transaction, task, now, &occurrence).await?;
             if matches!(applied, Applied::Changed(_)) {
                 claimed.push(id);
+                for hold in &mut holds {
+                    if needed.contains(&hold.credential) {
+                        holds::try_with(&transaction, hold.credential, id).await?;
+                        hold.closed = true;
+                    }
+                }
             }
         }
         transaction.commit().await.map_err(Error::on(what))?;

@@ -175,7 +175,7 @@ impl Store {
             inbox::close(
                 &transaction,
                 id,
-                inbox::Action::Approve,
+                mainloop_core::Choice::Approve,
                 "",
                 &proposal.created_by,
             )

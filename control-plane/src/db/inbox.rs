@@ -2,7 +2,7 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use mainloop_core::{Blocker, Event, Gate, Rejected, Run};
+use mainloop_core::{Choice, Event, Gate, Reason, Rejected, Run};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::{
     Applied, Error, Facts, Occurrence, Store, TaskRow, commands,
     commands::Command,
     create::{Snapshot, take_snapshot},
-    execute, query, query_opt,
+    execute, query, query_one, query_opt,
     read::Seen,
     transition::{apply_in, lock_task},
     words,
@@ -56,51 +56,17 @@ const CLOSE: &str = "\
 UPDATE inbox_item SET state = 'resolved', action = $2, text = $3, actor = $4, closed_at = clock_timestamp() \
 WHERE task_id = $1 AND state = 'open'";
 
+const TOP_UP: &str = "\
+UPDATE task SET budget_micros = budget_micros + $2 WHERE id = $1 RETURNING budget_micros";
+
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("inbox::BY_ID", BY_ID),
     ("inbox::LIST", LIST),
     ("inbox::OPEN_ON", OPEN_ON),
     ("inbox::CLOSE", CLOSE),
+    ("inbox::TOP_UP", TOP_UP),
 ];
-
-/// What a person does with an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Yes.
-    Approve,
-    /// No.
-    Reject,
-    /// Not yet: again, with these words.
-    Revise,
-    /// These are the answers.
-    Answer,
-}
-
-impl Action {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Approve, Self::Reject, Self::Revise, Self::Answer];
-
-    /// The word in the database and in messages.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Approve => "approve",
-            Self::Reject => "reject",
-            Self::Revise => "revise",
-            Self::Answer => "answer",
-        }
-    }
-
-    /// What can be done with the item of a gate.
-    pub fn possible(gate: &Gate) -> &'static [Self] {
-        match gate {
-            Gate::Spawn => &[Self::Approve, Self::Reject],
-            Gate::Plan => &[Self::Approve, Self::Revise, Self::Reject],
-            Gate::Blocker(Blocker::NoCi) => &[Self::Approve, Self::Answer, Self::Reject],
-            Gate::Question(_) | Gate::Blocker(_) => &[Self::Answer, Self::Reject],
-        }
-    }
-}
 
 /// Where an item stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +103,7 @@ pub struct ItemRow {
     /// When this revision opened.
     pub opened_at: Timestamp,
     /// What was done; none unless resolved.
-    pub action: Option<Action>,
+    pub action: Option<Choice>,
     /// The words that came with it.
     pub text: String,
     /// Who did it.
@@ -187,7 +153,7 @@ impl TryFrom<&Row> for SeenItem {
                 opened_at: row.get("item_opened_at"),
                 action: action
                     .map(|word| {
-                        Action::ALL
+                        Choice::ALL
                             .into_iter()
                             .find(|action| action.word() == word)
                             .ok_or_else(|| unknown("action", word))
@@ -219,11 +185,15 @@ pub struct Decision {
     /// The revision that they saw.
     pub revision: i32,
     /// What they do.
-    pub action: Action,
+    pub action: Choice,
     /// Their words; required to revise, and to answer without `answers`.
     pub text: String,
     /// One for each question; may be empty.
     pub answers: Vec<String>,
+    /// Turns of mending to allow; 0 for as many as policy says.
+    pub attempts: u32,
+    /// What to add to the budget, in millionths of a US dollar.
+    pub budget_micros: i64,
     /// Who they are.
     pub actor: String,
 }
@@ -240,7 +210,7 @@ pub enum Resolved {
     /// The item is not open any more; nothing changed.
     Closed(Box<ItemRow>),
     /// The gate takes other actions.
-    NotPossible(&'static [Action]),
+    NotPossible(&'static [Choice]),
     /// There are so many questions, and another number of answers.
     WrongCount(usize),
     /// The workflow refused it.
@@ -262,7 +232,7 @@ pub enum Confirmed {
 pub(super) async fn close(
     transaction: &Transaction<'_>,
     task: Uuid,
-    action: Action,
+    action: Choice,
     text: &str,
     actor: &str,
 ) -> Result<(), Error> {
@@ -337,7 +307,7 @@ impl Store {
         };
         if row.task.phase == mainloop_core::Phase::Proposed {
             take_snapshot(&transaction, &mut row, snapshot).await?;
-            close(&transaction, id, Action::Approve, "", actor).await?;
+            close(&transaction, id, Choice::Approve, "", actor).await?;
         }
         let applied = apply_in(
             &transaction,
@@ -381,11 +351,11 @@ impl Store {
         if item.state != ItemState::Open {
             return Ok(Resolved::Closed(Box::new(item)));
         }
-        let Some(event) = event(&item, decision.action) else {
-            return Ok(Resolved::NotPossible(Action::possible(&item.gate)));
+        let Some(event) = event(&item, &row, decision) else {
+            return Ok(Resolved::NotPossible(item.gate.choices()));
         };
         let asked = questions(&item.questions);
-        if decision.action == Action::Answer
+        if decision.action == Choice::Answer
             && !decision.answers.is_empty()
             && !asked.is_empty()
             && asked.len() != decision.answers.len()
@@ -397,14 +367,19 @@ impl Store {
         if matches!(event, Event::Confirmed) {
             take_snapshot(&transaction, &mut row, snapshot).await?;
         }
-        if matches!(decision.action, Action::Answer | Action::Revise) {
+        if decision.action == Choice::TopUp {
+            row.budget_micros = top_up(&transaction, id, decision.budget_micros).await?;
+        }
+        if !said.is_empty()
+            && decision.action != Choice::Reject
+            && decision.action != Choice::Approve
+        {
             note_words(&transaction, &row, &item, &asked, decision, &said).await?;
         }
         let mut occurrence = Occurrence::new(event, &decision.actor);
         occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
-        if decision.action == Action::Answer
-            && let Gate::Blocker(blocker) = &item.gate
-            && !matches!(blocker, Blocker::Worker(_))
+        if let Gate::Stuck(_) = &item.gate
+            && !said.is_empty()
         {
             occurrence.facts = Facts {
                 guidance: Some(said.clone()),
@@ -424,22 +399,39 @@ impl Store {
 }
 
 /// What a decision is to the workflow; none when the gate does not take it.
-fn event(item: &ItemRow, action: Action) -> Option<Event> {
-    Some(match (&item.gate, action) {
-        (Gate::Spawn, Action::Approve) => Event::Confirmed,
-        (Gate::Spawn, Action::Reject) => Event::SpawnRejected,
-        (Gate::Plan, Action::Approve) => Event::PlanApproved {
+fn event(item: &ItemRow, task: &TaskRow, decision: &Decision) -> Option<Event> {
+    if !item.gate.choices().contains(&decision.action) {
+        return None;
+    }
+    Some(match (decision.action, &item.gate) {
+        (Choice::Approve, Gate::Spawn) => Event::Confirmed,
+        (Choice::Approve, Gate::Plan) => Event::PlanApproved {
             hash: item.plan_hash.clone(),
         },
-        (Gate::Plan, Action::Reject) => Event::PlanRejected,
-        (Gate::Plan, Action::Revise) => Event::PlanRevised,
-        (Gate::Blocker(Blocker::NoCi), Action::Approve) => Event::NoCiAccepted,
-        (Gate::Question(_) | Gate::Blocker(_), Action::Answer) => Event::Answered,
-        (Gate::Question(_) | Gate::Blocker(_), Action::Reject) => Event::GivenUp,
-        (Gate::Spawn, Action::Revise | Action::Answer)
-        | (Gate::Plan, Action::Answer)
-        | (Gate::Question(_) | Gate::Blocker(_), Action::Approve | Action::Revise) => return None,
+        (Choice::Approve, _) => Event::UncheckedAccepted,
+        (Choice::Reject, Gate::Spawn) => Event::SpawnRejected,
+        (Choice::Reject, Gate::Plan) => Event::PlanRejected,
+        (Choice::Reject, _) => Event::GivenUp,
+        (Choice::Revise, _) => Event::PlanRevised,
+        (Choice::Answer, _) => Event::Answered,
+        (Choice::Retry, _) => Event::RetryRequested,
+        (Choice::MoreAttempts, _) => Event::MoreAttempts {
+            count: match decision.attempts {
+                0 => task.limits().max_ci_attempts.max(1),
+                count => count,
+            },
+        },
+        (Choice::StartAfresh, _) => Event::StartedAfresh,
+        (Choice::TopUp, _) => Event::ToppedUp,
+        (Choice::TakeOver, _) => Event::TakenOver,
     })
+}
+
+/// Lets a locked task cost more. What it may cost from now on.
+async fn top_up(transaction: &Transaction<'_>, task: Uuid, micros: i64) -> Result<i64, Error> {
+    query_one(transaction, "top up a budget", TOP_UP, &[&task, &micros])
+        .await
+        .map(|row| row.get("budget_micros"))
 }
 
 /// The texts of an item's questions.
@@ -491,17 +483,17 @@ async fn note_words(
         return Ok(());
     }
     let command = match &item.gate {
-        Gate::Question(id) | Gate::Blocker(Blocker::Worker(id)) => Command::Answer {
+        Gate::Question(id) | Gate::Blocker(id) => Command::Answer {
             question_id: id.clone(),
             answers: decision.answers.clone(),
             text: decision.text.clone(),
         },
         // The step begins again in the session that did not know what it missed.
-        Gate::Blocker(Blocker::NoChange) => Command::Say {
+        Gate::Stuck(Reason::NoChange) => Command::Say {
             text: said.to_owned(),
         },
         // The assignment carries the words.
-        Gate::Spawn | Gate::Plan | Gate::Blocker(_) => return Ok(()),
+        Gate::Spawn | Gate::Plan | Gate::Stuck(_) => return Ok(()),
     };
     commands::insert(transaction, row.id, Uuid::now_v7(), &command)
         .await

@@ -12,6 +12,10 @@ pub struct Written {
     pub max_attempts: u32,
     /// Turns that may be spent on mending CI.
     pub max_ci_attempts: u32,
+    /// Limits and outages in a row that are waited for before a person is asked.
+    pub max_waits: u32,
+    /// Whether work goes on by itself when a limit is over.
+    pub resume_after_limit: bool,
     /// What a head without checks means: `ask`, `accept` or `fail`.
     pub no_ci: WrittenNoCi,
     /// Seconds until a worker says hello.
@@ -52,6 +56,8 @@ impl Default for Written {
         Self {
             max_attempts: limits.max_attempts,
             max_ci_attempts: limits.max_ci_attempts,
+            max_waits: limits.max_waits,
+            resume_after_limit: limits.resume_after_limit,
             no_ci: match limits.no_ci {
                 NoCi::Ask => WrittenNoCi::Ask,
                 NoCi::Accept => WrittenNoCi::Accept,
@@ -75,6 +81,8 @@ impl From<&Written> for Limits {
         Self {
             max_attempts: written.max_attempts,
             max_ci_attempts: written.max_ci_attempts,
+            max_waits: written.max_waits,
+            resume_after_limit: written.resume_after_limit,
             no_ci: match written.no_ci {
                 WrittenNoCi::Ask => NoCi::Ask,
                 WrittenNoCi::Accept => NoCi::Accept,

@@ -1,7 +1,7 @@
 //! A task's row, and the way between it and the workflow's own types.
 
 use jiff::Timestamp;
-use mainloop_core::{Failure, Limits, Phase, Plan, Run, Task, Wait};
+use mainloop_core::{Failure, Limits, Phase, Plan, Reason, Run, Task, Wait};
 use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -14,9 +14,9 @@ macro_rules! task_columns {
     () => {
         "task.id, task.short_id, task.version, task.created_by, task.repository_url, task.owner, task.name, task.base_ref, \
          task.issue_number, task.title, task.description, task.model, task.priority, task.labels, task.budget_micros, \
-         task.policy, task.unsandboxed, task.phase, task.completion, task.failure_class, task.failure_message, \
+         task.policy, task.unsandboxed, task.phase, task.completion, task.failure_reason, task.failure_message, \
          task.failed_from, task.run, task.wait, task.gate, task.gate_ref, task.wait_until, task.wait_why, \
-         task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, \
+         task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, task.waits, task.ci_allowed, task.generation, task.superseded, \
          task.signature, task.plan_revision, task.plan_hash, task.plan_approved, task.head_sha, task.green_sha, \
          task.pull_number, task.branch, task.pull_url, task.plan_issue, task.plan_issue_url, task.checks, task.ci_log, \
          task.guidance, task.diffstat, task.summary, task.milestone, task.session_id, task.cost_micros, task.event_seq, \
@@ -48,6 +48,7 @@ pub struct TaskRow {
     /// Phase, run, wait and the facts that the workflow decides by.
     pub task: Task,
     pub timer_at: Option<Timestamp>,
+    pub superseded: Vec<i32>,
     pub branch: String,
     pub pull_url: String,
     pub plan_issue: i32,
@@ -109,13 +110,13 @@ fn phase(row: &Row) -> Result<Phase, Error> {
             )
         }
         "failed" => {
-            let class: Option<&str> = row.get("failure_class");
+            let reason: Option<&str> = row.get("failure_reason");
             let from: Option<&str> = row.get("failed_from");
             Phase::Failed {
                 failure: Failure {
-                    class: class
-                        .and_then(words::to_failure_class)
-                        .ok_or_else(|| unknown("failure_class", class.unwrap_or_default()))?,
+                    reason: reason
+                        .and_then(Reason::of_word)
+                        .ok_or_else(|| unknown("failure_reason", reason.unwrap_or_default()))?,
                     message: row
                         .get::<_, Option<String>>("failure_message")
                         .unwrap_or_default(),
@@ -170,7 +171,12 @@ impl TryFrom<&Row> for TaskRow {
             phase_version: row.get("phase_version"),
             attempt: count(row, "attempt")?,
             failures: count(row, "failures")?,
+            waits: count(row, "waits")?,
             ci_attempts: count(row, "ci_attempts")?,
+            ci_allowed: row
+                .get::<_, Option<i32>>("ci_allowed")
+                .and_then(|allowed| u32::try_from(allowed).ok()),
+            generation: count(row, "generation")?,
             signature: row.get("signature"),
             plan: plan_revision
                 .and_then(|revision| u32::try_from(revision).ok())
@@ -206,6 +212,7 @@ impl TryFrom<&Row> for TaskRow {
             unsandboxed: row.get("unsandboxed"),
             task,
             timer_at: row.get("timer_at"),
+            superseded: row.get("superseded"),
             branch: row.get("branch"),
             pull_url: row.get("pull_url"),
             plan_issue: row.get("plan_issue"),

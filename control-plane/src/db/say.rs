@@ -1,14 +1,14 @@
 //! Guidance: a person's words to a task, each stored once, and the retry that comes with some.
 
 use aws_lc_rs::digest;
-use mainloop_core::{Event, Phase, Run};
+use mainloop_core::{Choice, Event, Gate, Phase, Run, Wait};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
     Applied, Error, Facts, Occurrence, Store, commands,
     commands::Command,
-    execute,
+    execute, inbox,
     transition::{append_event, apply_in, lock_task},
 };
 
@@ -77,11 +77,12 @@ impl Store {
 }
 
 impl Store {
-    /// Starts a failed task again; what a person says about it goes into the next prompt.
+    /// Starts a task that failed or is stuck again, `fresh` on a new branch; what a person says about it goes into the next prompt.
     pub async fn retry_task(
         &self,
         task: Uuid,
         guidance: &str,
+        fresh: bool,
         actor: &str,
     ) -> Result<Applied, Error> {
         let what = "retry a task";
@@ -90,7 +91,21 @@ impl Store {
         let Some((row, now)) = lock_task(&transaction, task).await? else {
             return Ok(Applied::Missing);
         };
-        let mut occurrence = Occurrence::new(Event::RetryRequested, actor);
+        let event = if fresh {
+            Event::StartedAfresh
+        } else {
+            Event::RetryRequested
+        };
+        // An open item is answered by it.
+        if let Wait::Human(Gate::Stuck(_)) = &row.task.wait {
+            let choice = if fresh {
+                Choice::StartAfresh
+            } else {
+                Choice::Retry
+            };
+            inbox::close(&transaction, task, choice, guidance, actor).await?;
+        }
+        let mut occurrence = Occurrence::new(event, actor);
         occurrence.detail = json!({ "guidance": guidance });
         if !guidance.trim().is_empty() {
             commands::insert_word(&transaction, task, "", guidance, actor).await?;

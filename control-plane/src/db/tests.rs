@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use mainloop_core::{Blocker, Gate, Run, State, Task, Wait};
+use mainloop_core::{Gate, Reason, Run, State, Task, Wait};
 
 use super::{Error, query, query_one, read, statements, words};
 use crate::testing;
@@ -28,7 +28,7 @@ fn statement_names_are_unique() {
 
 /// Every shape of a task that the state for people tells apart.
 fn shapes() -> Vec<Task> {
-    use mainloop_core::{Completion, Failure, FailureClass, Phase, Stage};
+    use mainloop_core::{Completion, Failure, Phase, Stage};
 
     let phases = [
         Phase::Proposed,
@@ -41,7 +41,7 @@ fn shapes() -> Vec<Task> {
         Phase::Completed(Completion::Merged),
         Phase::Failed {
             failure: Failure {
-                class: FailureClass::Ci,
+                reason: Reason::NoCi,
                 message: String::new(),
             },
             from: Stage::Ci,
@@ -59,8 +59,8 @@ fn shapes() -> Vec<Task> {
         Wait::Human(Gate::Spawn),
         Wait::Human(Gate::Plan),
         Wait::Human(Gate::Question("q".to_owned())),
-        Wait::Human(Gate::Blocker(Blocker::NoCi)),
-        Wait::Human(Gate::Blocker(Blocker::Worker("b".to_owned()))),
+        Wait::Human(Gate::Stuck(Reason::NoCi)),
+        Wait::Human(Gate::Blocker("b".to_owned())),
     ];
     let mut shapes = Vec::new();
     for phase in &phases {

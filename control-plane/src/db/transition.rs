@@ -9,7 +9,7 @@ use mainloop_core::{Event, Gate, Phase, Rejected, Run, Task, Timer, Wait, Want, 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Error, Store, TaskRow, execute, query_one, query_opt, words};
+use super::{Error, Store, TaskRow, execute, holds, query_one, query_opt, words};
 use crate::{task_columns, texts};
 
 const LOCK: &str = concat!(
@@ -19,13 +19,14 @@ const LOCK: &str = concat!(
 );
 
 const UPDATE: &str = "\
-UPDATE task SET version = version + 1, updated_at = clock_timestamp(), phase = $3, completion = $4, failure_class = $5, \
+UPDATE task SET version = version + 1, updated_at = clock_timestamp(), phase = $3, completion = $4, failure_reason = $5, \
 failure_message = $6, failed_from = $7, run = $8, wait = $9, gate = $10, gate_ref = $11, wait_until = $12, wait_why = $13, \
 phase_version = $14, timer_at = $15, timer_kind = CASE WHEN $43 THEN $16 ELSE timer_kind END, attempt = $17, failures = $18, ci_attempts = $19, signature = $20, \
 plan_revision = $21, plan_hash = $22, plan_approved = $23, head_sha = $24, green_sha = $25, pull_number = $26, branch = $27, \
 pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $32, guidance = $33, diffstat = $34, \
 summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
-queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
+queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $44, \
+ci_allowed = $45, generation = $46, superseded = $47 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
 const EVENT: &str = "\
 INSERT INTO event (task_id, seq, at, kind, text, actor, attempt, detail, ignored) VALUES ($1, $2, clock_timestamp(), $3, $4, \
@@ -270,6 +271,9 @@ pub async fn apply_in(
     };
     let before = std::mem::replace(&mut row.task, transition.task);
     take_facts(&mut row, &occurrence.facts);
+    if matches!(occurrence.event, Event::StartedAfresh) {
+        leave_branch(&mut row, before.pull);
+    }
     let text = if occurrence.text.is_empty() {
         texts::event(&occurrence.event, &row)
     } else {
@@ -310,6 +314,9 @@ pub async fn apply_in(
     for want in &transition.wants {
         store_want(transaction, &row, want, occurrence).await?;
     }
+    if shows_that_services_answer(&occurrence.event) {
+        holds::got_through(transaction, row.id).await?;
+    }
     Ok(Applied::Changed(Box::new(row)))
 }
 
@@ -331,6 +338,34 @@ fn take_facts(row: &mut TaskRow, facts: &Facts) {
         row.plan_issue = *number;
         row.plan_issue_url.clone_from(url);
     }
+}
+
+/// Whether a worker got so far only because the model and the code host did what it asked.
+fn shows_that_services_answer(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::PlanStored { .. }
+            | Event::NothingToChange
+            | Event::QuestionAsked { .. }
+            | Event::BranchPushed { .. }
+            | Event::WorkFinished { .. }
+            | Event::CiRunning { .. }
+            | Event::CiPassed { .. }
+            | Event::CiFailed { .. }
+            | Event::CiAbsent { .. }
+            | Event::MarkedReady { .. }
+    )
+}
+
+/// The next worker begins on a branch of its own, and closes the pull request of the one before.
+fn leave_branch(row: &mut TaskRow, pull: Option<u32>) {
+    row.superseded.extend(pull.map(signed));
+    row.branch = String::new();
+    row.pull_url = String::new();
+    row.checks = json!([]);
+    row.ci_log = String::new();
+    row.diffstat = String::new();
+    row.session_id = String::new();
 }
 
 fn signed(number: u32) -> i32 {
@@ -379,7 +414,7 @@ async fn store_task(
     };
     let failed = match &task.phase {
         Phase::Failed { failure, from } => Some((
-            words::failure_class(failure.class),
+            failure.reason.word(),
             failure.message.as_str(),
             words::stage(*from),
         )),
@@ -448,6 +483,10 @@ async fn store_task(
             &row.step_at,
             &row.settled_at,
             &sets_timer,
+            &signed(task.waits),
+            &task.ci_allowed.map(signed),
+            &signed(task.generation),
+            &row.superseded,
         ],
     )
     .await?;
@@ -502,6 +541,13 @@ async fn store_want(
         Want::WatchPull => {
             execute(transaction, "watch a pull request", WATCH_PULL, &[&row.id]).await?;
         }
+        Want::Hold(credential, until) => {
+            let Event::StepFailed { failure, .. } = &occurrence.event else {
+                return Ok(());
+            };
+            holds::hold(transaction, *credential, row.id, failure, *until).await?;
+        }
+        Want::Release(credential) => holds::release(transaction, *credential).await?,
         Want::UnwatchPull => {
             execute(
                 transaction,
@@ -541,10 +587,10 @@ pub async fn open_item(
     let item = occurrence
         .item
         .clone()
-        .unwrap_or_else(|| texts::item(gate, row));
+        .unwrap_or_else(|| texts::item(gate, row, &occurrence.event));
     let hash = match gate {
         Gate::Plan => row.task.plan.as_ref().map_or("", |plan| &plan.hash),
-        Gate::Spawn | Gate::Question(_) | Gate::Blocker(_) => "",
+        Gate::Spawn | Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => "",
     };
     if matches!(gate, Gate::Plan) {
         let body = occurrence.facts.plan_body.as_ref().unwrap_or(&item.body);

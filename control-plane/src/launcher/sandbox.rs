@@ -149,12 +149,15 @@ mod tests {
         let broken = r#"echo '{"ok":false,"checks":[{"name":"bubblewrap","ok":false,"detail":"bwrap was not found","fix":"install it"}]}'"#;
         let options = options(agent(folder.path(), broken));
         let health = Health::default();
-        let mut workers = health.workers();
+        let mut starts = health.starts();
         let stop = CancellationToken::new();
         let keeping = keep(options, health, stop.clone());
         let looking = async {
-            let known = testing::soon("an outcome", workers.wait_for(|w| *w != Workers::Unknown));
-            let Workers::Unable(why) = known.await.unwrap().clone() else {
+            let known = testing::soon(
+                "an outcome",
+                starts.wait_for(|starts| starts.workers != Workers::Unknown),
+            );
+            let Workers::Unable(why) = known.await.unwrap().workers.clone() else {
                 panic!("it cannot work");
             };
             stop.cancel();

@@ -1,9 +1,9 @@
 //! Milestones: from the wire into the workflow, each once.
 
 use jiff::Timestamp;
-use mainloop_core::{Event, Failure};
+use mainloop_core::{Event, Failure, Reason};
 use mainloop_proto::v1::{
-    Check, CheckState, FailureClass, Milestone, Question, QuestionAsked, milestone::Fact,
+    Check, CheckState, FailureReason, Milestone, Question, QuestionAsked, milestone::Fact,
 };
 use serde_json::{Value, json};
 
@@ -271,25 +271,25 @@ fn reading(milestone: &Milestone) -> Reading {
             Reading::Workflow(Box::new(occurrence))
         }
         Fact::StepFailed(failed) => {
-            let class = failed.failure.as_ref().map_or(
-                FailureClass::Unspecified,
-                mainloop_proto::v1::Failure::class,
+            let reason = failed.failure.as_ref().map_or(
+                FailureReason::Unspecified,
+                mainloop_proto::v1::Failure::reason,
             );
             let message = failed
                 .failure
                 .as_ref()
                 .map(|failure| clean(&failure.message))
                 .unwrap_or_default();
+            let reason = failure_reason(reason);
             workflow(
                 Event::StepFailed {
                     failure: Failure {
-                        class: failure_class(class),
+                        reason,
                         message: message.clone(),
                     },
-                    transient: failed.transient,
                     retry_at: failed.retry_time.map(time),
                 },
-                json!({ "class": class.as_str_name(), "message": message, "transient": failed.transient }),
+                json!({ "reason": reason.word(), "message": message }),
                 Facts::default(),
             )
         }
@@ -393,23 +393,13 @@ fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-fn failure_class(class: FailureClass) -> mainloop_core::FailureClass {
-    use mainloop_core::FailureClass as Core;
-
-    match class {
-        FailureClass::Unspecified | FailureClass::Worker => Core::Worker,
-        FailureClass::Deadline => Core::Deadline,
-        FailureClass::ModelCredential => Core::ModelCredential,
-        FailureClass::ModelService => Core::ModelService,
-        FailureClass::ModelResult => Core::ModelResult,
-        FailureClass::Budget => Core::Budget,
-        FailureClass::GithubCredential => Core::GithubCredential,
-        FailureClass::Github => Core::Github,
-        FailureClass::Git => Core::Git,
-        FailureClass::Environment => Core::Environment,
-        FailureClass::Ci => Core::Ci,
-        FailureClass::GivenUp => Core::GivenUp,
-    }
+/// A reason by its word, which is the same in the contract; one that this version does not know is its own.
+fn failure_reason(reason: FailureReason) -> Reason {
+    reason
+        .as_str_name()
+        .strip_prefix("FAILURE_REASON_")
+        .and_then(|word| Reason::of_word(&word.to_ascii_lowercase()))
+        .unwrap_or(Reason::Internal)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{Error, Scope, Shared, convert};
-use crate::db::tokens::TokenRow;
+use crate::db::{claims::needs, holds::Hold, tokens::TokenRow};
 
 /// Longest name of a token.
 const MAX_NAME: usize = 63;
@@ -41,7 +41,43 @@ pub struct About {
 #[derive(Clone, Debug)]
 pub struct Health {
     known: Arc<Mutex<Known>>,
-    workers: watch::Sender<Workers>,
+    starts: watch::Sender<Starts>,
+}
+
+/// What decides, beside slots, whether queued tasks start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Starts {
+    /// Whether workers can be made.
+    pub workers: Workers,
+    /// Credentials that are held.
+    pub holds: Vec<Hold>,
+}
+
+impl Starts {
+    /// What keeps a queued task from starting, as a sentence.
+    pub fn obstacle(&self, task: &mainloop_core::Task) -> Option<String> {
+        if let Workers::Unable(why) = &self.workers {
+            return Some(why.clone());
+        }
+        self.holds
+            .iter()
+            .find(|hold| hold.closed && needs(task, hold.credential))
+            .map(held)
+    }
+}
+
+/// A held credential, as a sentence.
+fn held(hold: &Hold) -> String {
+    let row = hold.reason.row();
+    match hold.until {
+        Some(until) => format!(
+            "{} ({}): goes on at {}",
+            row.title,
+            hold.why,
+            until.strftime("%Y-%m-%d %H:%M UTC")
+        ),
+        None => format!("{} ({}). {}", row.title, hold.why, row.remedy),
+    }
 }
 
 /// Whether this plane can make workers.
@@ -59,7 +95,10 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             known: Arc::default(),
-            workers: watch::Sender::new(Workers::Unknown),
+            starts: watch::Sender::new(Starts {
+                workers: Workers::Unknown,
+                holds: Vec::new(),
+            }),
         }
     }
 }
@@ -87,26 +126,40 @@ impl Health {
 
     /// Whether workers can be made, as it was found out just now.
     pub fn set_workers(&self, workers: Workers) {
-        self.workers.send_if_modified(|known| {
-            let news = *known != workers;
-            *known = workers;
+        self.starts.send_if_modified(|starts| {
+            let news = starts.workers != workers;
+            starts.workers = workers;
             news
         });
     }
 
-    /// Whether workers can be made, and each change of it.
-    pub fn workers(&self) -> watch::Receiver<Workers> {
-        self.workers.subscribe()
+    /// Which credentials are held, as it was read just now.
+    pub fn set_holds(&self, holds: Vec<Hold>) {
+        self.starts.send_if_modified(|starts| {
+            let news = starts.holds != holds;
+            starts.holds = holds;
+            news
+        });
+    }
+
+    /// What decides whether queued tasks start, and each change of it.
+    pub fn starts(&self) -> watch::Receiver<Starts> {
+        self.starts.subscribe()
     }
 
     /// Everything that is wrong at present.
     fn problems(&self) -> Vec<String> {
-        let workers = match &*self.workers.borrow() {
-            Workers::Unable(why) => Some(why.clone()),
+        let starts = self.starts.borrow().clone();
+        let workers = match starts.workers {
+            Workers::Unable(why) => Some(why),
             Workers::Unknown | Workers::Able => None,
         };
         let known = self.lock().problems.values().cloned().collect::<Vec<_>>();
-        workers.into_iter().chain(known).collect()
+        workers
+            .into_iter()
+            .chain(starts.holds.iter().map(held))
+            .chain(known)
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use mainloop_core::{Completion, FailureClass, Gate, Group, Phase, Run, State, Step, Wait, step};
+use mainloop_core::{Choice, Completion, Gate, Group, Phase, Reason, Run, State, Step, Wait, step};
 use mainloop_proto::v1;
 use serde_json::Value;
 
 use crate::db::{
     TaskRow,
     events::EventRow,
-    inbox::{Action, ItemState, SeenItem},
+    inbox::{ItemState, SeenItem},
     logs::LogRow,
     read::{OpenItem, Seen},
 };
@@ -37,7 +37,7 @@ pub fn task(row: &TaskRow, open: &[OpenItem]) -> v1::Task {
         Phase::Failed { failure, .. } => (
             v1::Completion::Unspecified,
             Some(v1::Failure {
-                class: failure_class(failure.class).into(),
+                reason: failure_reason(failure.reason).into(),
                 message: failure.message.clone(),
             }),
         ),
@@ -116,6 +116,8 @@ pub fn task(row: &TaskRow, open: &[OpenItem]) -> v1::Task {
         confirm_time: row.confirmed_at.map(timestamp),
         settle_time: row.settled_at.map(timestamp),
         step_time: row.step_at.map(timestamp),
+        generation: number(task.generation),
+        superseded_pull_requests: row.superseded.clone(),
     }
 }
 
@@ -183,15 +185,11 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             Gate::Spawn => v1::InboxItemKind::Spawn,
             Gate::Plan => v1::InboxItemKind::Plan,
             Gate::Question(_) => v1::InboxItemKind::Question,
-            Gate::Blocker(_) => v1::InboxItemKind::Blocker,
+            Gate::Blocker(_) | Gate::Stuck(_) => v1::InboxItemKind::Blocker,
         },
         item.state == ItemState::Open,
     );
-    let possible = if open {
-        Action::possible(&item.gate)
-    } else {
-        &[]
-    };
+    let possible = if open { item.gate.choices() } else { &[] };
     v1::InboxItem {
         id: item.id.clone(),
         revision: item.revision,
@@ -225,6 +223,13 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             actor: item.actor.clone(),
             time: item.closed_at.map(timestamp),
         }),
+        reason: match &item.gate {
+            Gate::Stuck(reason) => failure_reason(*reason),
+            Gate::Spawn | Gate::Plan | Gate::Question(_) | Gate::Blocker(_) => {
+                v1::FailureReason::Unspecified
+            }
+        }
+        .into(),
     }
 }
 
@@ -245,23 +250,24 @@ fn question(question: &Value) -> v1::Question {
     }
 }
 
-/// What a client wants done with an item; none for a value that it must not send.
-pub fn to_action(action: v1::InboxAction) -> Option<Action> {
-    match action {
-        v1::InboxAction::Unspecified => None,
-        v1::InboxAction::Approve => Some(Action::Approve),
-        v1::InboxAction::Reject => Some(Action::Reject),
-        v1::InboxAction::Revise => Some(Action::Revise),
-        v1::InboxAction::Answer => Some(Action::Answer),
-    }
+/// The choice that a client named.
+pub fn to_choice(action: v1::InboxAction) -> Option<Choice> {
+    Choice::ALL
+        .into_iter()
+        .find(|choice| self::action(*choice) == action)
 }
 
-fn action(action: Action) -> v1::InboxAction {
-    match action {
-        Action::Approve => v1::InboxAction::Approve,
-        Action::Reject => v1::InboxAction::Reject,
-        Action::Revise => v1::InboxAction::Revise,
-        Action::Answer => v1::InboxAction::Answer,
+fn action(choice: Choice) -> v1::InboxAction {
+    match choice {
+        Choice::Approve => v1::InboxAction::Approve,
+        Choice::Reject => v1::InboxAction::Reject,
+        Choice::Revise => v1::InboxAction::Revise,
+        Choice::Answer => v1::InboxAction::Answer,
+        Choice::Retry => v1::InboxAction::Retry,
+        Choice::MoreAttempts => v1::InboxAction::MoreAttempts,
+        Choice::StartAfresh => v1::InboxAction::StartAfresh,
+        Choice::TopUp => v1::InboxAction::TopUp,
+        Choice::TakeOver => v1::InboxAction::TakeOver,
     }
 }
 
@@ -356,6 +362,7 @@ fn wait(wait: &Wait, open: &[OpenItem]) -> v1::Wait {
                 Gate::Plan => "a person reads the plan",
                 Gate::Question(_) => "a person answers a question",
                 Gate::Blocker(_) => "a person unblocks it",
+                Gate::Stuck(reason) => reason.row().title,
             }
             .to_owned(),
             ..kind(v1::WaitKind::Human)
@@ -383,24 +390,14 @@ fn completion(completion: Completion) -> v1::Completion {
     match completion {
         Completion::Merged => v1::Completion::Merged,
         Completion::NoChange => v1::Completion::NoChange,
+        Completion::TakenOver => v1::Completion::TakenOver,
     }
 }
 
-fn failure_class(class: FailureClass) -> v1::FailureClass {
-    match class {
-        FailureClass::Worker => v1::FailureClass::Worker,
-        FailureClass::Deadline => v1::FailureClass::Deadline,
-        FailureClass::ModelCredential => v1::FailureClass::ModelCredential,
-        FailureClass::ModelService => v1::FailureClass::ModelService,
-        FailureClass::ModelResult => v1::FailureClass::ModelResult,
-        FailureClass::Budget => v1::FailureClass::Budget,
-        FailureClass::GithubCredential => v1::FailureClass::GithubCredential,
-        FailureClass::Github => v1::FailureClass::Github,
-        FailureClass::Git => v1::FailureClass::Git,
-        FailureClass::Environment => v1::FailureClass::Environment,
-        FailureClass::Ci => v1::FailureClass::Ci,
-        FailureClass::GivenUp => v1::FailureClass::GivenUp,
-    }
+/// A reason by its word, which is the same in the contract; a test holds that.
+pub fn failure_reason(reason: Reason) -> v1::FailureReason {
+    let name = format!("FAILURE_REASON_{}", reason.word().to_ascii_uppercase());
+    v1::FailureReason::from_str_name(&name).unwrap_or_default()
 }
 
 fn labels(labels: &Value) -> HashMap<String, String> {

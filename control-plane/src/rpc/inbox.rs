@@ -3,18 +3,24 @@
 use std::pin::Pin;
 
 use futures_util::stream::try_unfold;
+use mainloop_core::Choice;
 use mainloop_proto::v1::{self, inbox_service_server::InboxService};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Error, Scope, Shared, convert, page_size, token, watch::InboxWatch, words};
+use super::{
+    Error, Scope, Shared, convert, page_size, task::Rules, token, watch::InboxWatch, words,
+};
 use crate::db::{
-    inbox::{Action, Decision, ItemFilter, ItemRow, ItemState, Resolved},
+    inbox::{Decision, ItemFilter, ItemRow, ItemState, Resolved},
     read::After,
 };
 
 /// Answers that one decision may carry: more than any question tool asks at once.
 const MAX_ANSWERS: usize = 32;
+
+/// Turns of mending that one decision may allow.
+const MAX_ATTEMPTS: u32 = 100;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -109,7 +115,7 @@ impl Inbox {
         request: Request<v1::ResolveInboxItemRequest>,
     ) -> Result<v1::ResolveInboxItemResponse, Error> {
         let caller = self.shared.caller(&request, Scope::Approve)?;
-        let decision = decision(request.into_inner(), caller.name)?;
+        let decision = decision(request.into_inner(), caller.name, &self.shared.rules)?;
         let resolved = self
             .shared
             .store
@@ -179,7 +185,11 @@ fn closed(item: &ItemRow) -> String {
 }
 
 /// Checks a decision.
-fn decision(request: v1::ResolveInboxItemRequest, actor: String) -> Result<Decision, Error> {
+fn decision(
+    request: v1::ResolveInboxItemRequest,
+    actor: String,
+    rules: &Rules,
+) -> Result<Decision, Error> {
     if request.item_id.is_empty() {
         return Err(Error::invalid("item_id", "is required"));
     }
@@ -189,7 +199,7 @@ fn decision(request: v1::ResolveInboxItemRequest, actor: String) -> Result<Decis
             "is required: the one that was seen",
         ));
     }
-    let action = convert::to_action(request.action())
+    let action = convert::to_choice(request.action())
         .ok_or_else(|| Error::invalid("action", "is required"))?;
     let text = words("text", request.text.trim())?;
     if request.answers.len() > MAX_ANSWERS {
@@ -207,26 +217,57 @@ fn decision(request: v1::ResolveInboxItemRequest, actor: String) -> Result<Decis
         .map(|answer| words("answers", answer.trim()))
         .collect::<Result<Vec<_>, _>>()?;
     match action {
-        Action::Revise if text.is_empty() => {
+        Choice::Revise if text.is_empty() => {
             return Err(Error::invalid("text", "is required: what is to change"));
         }
-        Action::Answer if text.is_empty() && answers.iter().all(String::is_empty) => {
+        Choice::Answer if text.is_empty() && answers.iter().all(String::is_empty) => {
             return Err(Error::invalid(
                 "text",
                 "is required unless there are answers",
             ));
         }
-        Action::Approve | Action::Reject if !answers.is_empty() => {
+        choice if choice != Choice::Answer && !answers.is_empty() => {
             return Err(Error::invalid("answers", "go with the action answer only"));
         }
-        Action::Approve | Action::Reject | Action::Revise | Action::Answer => {}
+        _ => {}
     }
+    if request.attempts != 0 && action != Choice::MoreAttempts {
+        return Err(Error::invalid(
+            "attempts",
+            "go with the action more_attempts only",
+        ));
+    }
+    let attempts = u32::try_from(request.attempts)
+        .ok()
+        .filter(|attempts| *attempts <= MAX_ATTEMPTS)
+        .ok_or_else(|| Error::invalid("attempts", format!("must be from 0 to {MAX_ATTEMPTS}")))?;
+    if request.budget_micros != 0 && action != Choice::TopUp {
+        return Err(Error::invalid(
+            "budget_micros",
+            "goes with the action top_up only",
+        ));
+    }
+    let budget_micros = match request.budget_micros {
+        0 => rules.default_budget_micros,
+        micros if micros > 0 && micros <= rules.max_budget_micros => micros,
+        _ => {
+            return Err(Error::invalid(
+                "budget_micros",
+                format!(
+                    "must be from 1 to {}, as policy says",
+                    rules.max_budget_micros
+                ),
+            ));
+        }
+    };
     Ok(Decision {
         item: request.item_id,
         revision: request.revision,
         action,
         text,
         answers,
+        attempts,
+        budget_micros,
         actor,
     })
 }

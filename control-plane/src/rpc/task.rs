@@ -211,7 +211,7 @@ impl Tasks {
         match self
             .shared
             .store
-            .retry_task(id, &guidance, &caller.name)
+            .retry_task(id, &guidance, request.fresh, &caller.name)
             .await?
         {
             Applied::Changed(_) => {}

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Error, Shared, access::Workers, convert};
+use super::{Error, Shared, access::Starts, convert};
 use crate::db::{
     Store,
     read::{After, Filter, Seen},
@@ -38,15 +38,15 @@ enum Hint {
     Tasks(HashSet<Uuid>),
     /// Anything may have changed.
     Everything,
-    /// Whether workers can be made.
-    Workers,
+    /// What keeps queued tasks from starting.
+    Starts,
 }
 
 /// Wakes one stream.
 struct Wake {
     changes: broadcast::Receiver<Uuid>,
-    /// Whether workers can be made changes what queued tasks say.
-    workers: watch::Receiver<Workers>,
+    /// What keeps queued tasks from starting changes what they say.
+    starts: watch::Receiver<Starts>,
     poll: Interval,
     stop: CancellationToken,
 }
@@ -62,7 +62,7 @@ impl Wake {
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             changes,
-            workers: shared.health.workers(),
+            starts: shared.health.starts(),
             poll,
             stop: shared.stop.clone(),
         }
@@ -73,7 +73,7 @@ impl Wake {
             biased;
             () = self.stop.cancelled() => Err(stopping()),
             _ = self.poll.tick() => Ok(Hint::Everything),
-            Ok(()) = self.workers.changed() => Ok(Hint::Workers),
+            Ok(()) = self.starts.changed() => Ok(Hint::Starts),
             received = self.changes.recv() => match received {
                 Ok(id) => Ok(self.drain(id)),
                 Err(RecvError::Lagged(_)) => Ok(Hint::Everything),
@@ -99,7 +99,7 @@ impl Wake {
     async fn of(&mut self, task: Uuid) -> Result<(), Error> {
         loop {
             match self.any().await? {
-                Hint::Everything | Hint::Workers => return Ok(()),
+                Hint::Everything | Hint::Starts => return Ok(()),
                 Hint::Tasks(ids) if ids.contains(&task) => return Ok(()),
                 Hint::Tasks(_) => {}
             }
@@ -307,7 +307,7 @@ impl InboxWatch {
                     let ids: Vec<Uuid> = ids.into_iter().collect();
                     self.shared.store.tasks(&ids).await?
                 }
-                Hint::Workers => {
+                Hint::Starts => {
                     // Of all tasks, those are sent that say something else now.
                     self.present = Some(After::start());
                     continue;

@@ -228,8 +228,9 @@ async fn giving_up_fails_the_task_and_a_retry_goes_on() {
         .unwrap();
     let failed = world.task(&task).await;
     assert_eq!(failed.state(), v1::TaskState::Failed);
-    assert_eq!(failed.failure.unwrap().class(), v1::FailureClass::GivenUp);
+    assert_eq!(failed.failure.unwrap().reason(), v1::FailureReason::GivenUp);
     let request = v1::RetryTaskRequest {
+        fresh: false,
         task_id: task.id.clone(),
         guidance: "try the back door".to_owned(),
     };
