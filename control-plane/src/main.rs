@@ -32,7 +32,10 @@ fn main() -> ExitCode {
                 Ok(runtime) => runtime,
                 Err(error) => return refuse(&error),
             };
-            match runtime.block_on(app::serve(config)) {
+            let ended = runtime.block_on(app::serve(config));
+            // A folder that is being removed or a name that is looked up is not waited for.
+            runtime.shutdown_background();
+            match ended {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error @ app::Error::Missing(_)) => refuse(&error),
                 Err(error) => {
