@@ -254,9 +254,9 @@ impl InboxService for Inbox {
         &self,
         request: Request<v1::WatchInboxRequest>,
     ) -> Result<Response<Self::WatchInboxStream>, Status> {
-        self.shared.caller(&request, Scope::Read)?;
+        let reader = self.shared.caller(&request, Scope::Read)?;
         Ok(Response::new(Box::pin(try_unfold(
-            InboxWatch::begin(&self.shared),
+            InboxWatch::begin(&self.shared, reader),
             async |mut watch: InboxWatch| Ok(Some((watch.next().await?, watch))),
         ))))
     }

@@ -377,9 +377,10 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        self.shared.caller(&request, Scope::Read)?;
+        let reader = self.shared.caller(&request, Scope::Read)?;
         let request = request.into_inner();
-        let watch = TaskWatch::begin(&self.shared, &request.task_id, request.after_seq).await?;
+        let watch =
+            TaskWatch::begin(&self.shared, reader, &request.task_id, request.after_seq).await?;
         Ok(Response::new(Box::pin(try_unfold(
             watch,
             async |mut watch: TaskWatch| Ok(Some((watch.next().await?, watch))),
@@ -418,8 +419,8 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::StreamTaskLogsRequest>,
     ) -> Result<Response<Self::StreamTaskLogsStream>, Status> {
-        self.shared.caller(&request, Scope::Read)?;
-        let stream = LogStream::begin(&self.shared, &request.into_inner()).await?;
+        let reader = self.shared.caller(&request, Scope::Read)?;
+        let stream = LogStream::begin(&self.shared, reader, &request.into_inner()).await?;
         Ok(Response::new(Box::pin(try_unfold(
             stream,
             async |mut stream: LogStream| Ok(stream.next().await?.map(|chunk| (chunk, stream))),

@@ -234,6 +234,7 @@ fn with_scopes<T>(name: &str, scopes: &[Scope], message: T) -> Request<T> {
         name: name.to_owned(),
         scopes: scopes.to_vec(),
         local: false,
+        token: None,
     });
     request
 }

@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use mainloop_proto::v1::{
     self, CreateTokenRequest, GetCallerRequest, GetStatusRequest, ListTokensRequest,
     RevokeTokenRequest, access_service_client::AccessServiceClient,
+    inbox_service_client::InboxServiceClient, task_service_client::TaskServiceClient,
 };
 use prost::Message;
 use tokio::net::{TcpListener, UnixStream};
@@ -393,6 +394,61 @@ async fn a_token_is_made_used_listed_and_revoked() {
     );
     let unknown = access.revoke_token(revoke).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+}
+
+/// How a stream ends.
+async fn end<T>(stream: &mut (impl Stream<Item = Result<T, Status>> + Unpin)) -> Code {
+    loop {
+        let next = testing::soon("the end of a stream", stream.next()).await;
+        if let Err(status) = next.expect("a stream with a revoked token ends with an error") {
+            return status.code();
+        }
+    }
+}
+
+#[tokio::test]
+async fn streams_end_with_the_token_that_opened_them() {
+    let plane = Sockets::new().await;
+    let task_id = plane.world.planning("gate").await.id;
+    let secret = plane.token("reader", &["read"]).await;
+    let mut tasks = TaskServiceClient::new(plane.tcp().await);
+    let mut inbox = InboxServiceClient::new(plane.tcp().await);
+    let watch = v1::WatchTaskRequest {
+        task_id: task_id.clone(),
+        after_seq: -1,
+    };
+    let follow = v1::StreamTaskLogsRequest {
+        task_id,
+        follow: true,
+        ..v1::StreamTaskLogsRequest::default()
+    };
+    let all = v1::WatchInboxRequest {};
+    let events = tasks.watch_task(with_token(watch, &secret)).await;
+    let logs = tasks.stream_task_logs(with_token(follow, &secret)).await;
+    let changes = inbox.watch_inbox(with_token(all, &secret)).await;
+    let (mut events, mut logs, mut changes) = (
+        events.unwrap().into_inner(),
+        logs.unwrap().into_inner(),
+        changes.unwrap().into_inner(),
+    );
+    next(&mut events).await;
+    while !next(&mut changes).await.caught_up {}
+    let mut local = InboxServiceClient::new(plane.local().await);
+    let mut stays = local.watch_inbox(all).await.unwrap().into_inner();
+    while !next(&mut stays).await.caught_up {}
+
+    plane.world.store.revoke_token("reader").await.unwrap();
+    let codes = tokio::join!(end(&mut events), end(&mut logs), end(&mut changes));
+    assert_eq!(
+        codes,
+        (
+            Code::Unauthenticated,
+            Code::Unauthenticated,
+            Code::Unauthenticated
+        )
+    );
+    plane.world.propose("door").await;
+    next(&mut stays).await;
 }
 
 #[tokio::test]
