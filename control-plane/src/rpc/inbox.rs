@@ -7,7 +7,7 @@ use mainloop_proto::v1::{self, inbox_service_server::InboxService};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Error, Scope, Shared, convert, page_size, token, watch::InboxWatch, words};
+use super::{Error, Scope, Shared, clean, convert, page_size, token, watch::InboxWatch, words};
 use crate::db::{
     inbox::{Action, Decision, ItemFilter, ItemRow, ItemState, Resolved},
     read::After,
@@ -74,7 +74,7 @@ impl Inbox {
         request: Request<v1::GetInboxItemRequest>,
     ) -> Result<v1::GetInboxItemResponse, Error> {
         self.shared.caller(&request, Scope::Read)?;
-        let name = request.into_inner().item_id;
+        let name = clean(&request.into_inner().item_id);
         let (id, revision) = match name.split_once('@') {
             Some((id, revision)) => (
                 id,
@@ -109,7 +109,7 @@ impl Inbox {
         request: Request<v1::ResolveInboxItemRequest>,
     ) -> Result<v1::ResolveInboxItemResponse, Error> {
         let caller = self.shared.caller(&request, Scope::Approve)?;
-        let decision = decision(request.into_inner(), caller.name)?;
+        let decision = decision(&request.into_inner(), caller.name)?;
         let resolved = self
             .shared
             .store
@@ -179,7 +179,7 @@ fn closed(item: &ItemRow) -> String {
 }
 
 /// Checks a decision.
-fn decision(request: v1::ResolveInboxItemRequest, actor: String) -> Result<Decision, Error> {
+fn decision(request: &v1::ResolveInboxItemRequest, actor: String) -> Result<Decision, Error> {
     if request.item_id.is_empty() {
         return Err(Error::invalid("item_id", "is required"));
     }
@@ -222,7 +222,7 @@ fn decision(request: v1::ResolveInboxItemRequest, actor: String) -> Result<Decis
         Action::Approve | Action::Reject | Action::Revise | Action::Answer => {}
     }
     Ok(Decision {
-        item: request.item_id,
+        item: clean(&request.item_id),
         revision: request.revision,
         action,
         text,

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use url::Url;
 
 use super::{
-    Error, Scope, Shared, convert, page_size, token,
+    Error, Scope, Shared, clean, convert, page_size, token,
     watch::{LogStream, TaskWatch},
     words,
 };
@@ -161,7 +161,13 @@ impl Tasks {
                 .transpose()
                 .map_err(|reason| Error::invalid("repository_url", reason))?
                 .map(|repository| repository.url),
-            labels: json!(request.labels.into_iter().collect::<BTreeMap<_, _>>()),
+            labels: json!(
+                request
+                    .labels
+                    .iter()
+                    .map(|(key, value)| (clean(key), clean(value)))
+                    .collect::<BTreeMap<_, _>>()
+            ),
         };
         // One more than asked for says whether there is another page.
         let mut found = self

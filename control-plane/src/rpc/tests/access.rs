@@ -452,6 +452,70 @@ async fn streams_end_with_the_token_that_opened_them() {
 }
 
 #[tokio::test]
+async fn what_postgres_does_not_take_names_nothing() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    let plane = Sockets::new().await;
+    let mut access = plane.access().await;
+    let revoked = access
+        .revoke_token(RevokeTokenRequest {
+            token_id: "a\0".to_owned(),
+        })
+        .await;
+    assert_eq!(revoked.unwrap_err().code(), Code::NotFound);
+    let world = &plane.world;
+    assert_eq!(world.get("a\0").await.unwrap_err().code(), Code::NotFound);
+    let shown = world.inbox.get_inbox_item(by(
+        "ada",
+        v1::GetInboxItemRequest {
+            item_id: "a\0@1".to_owned(),
+        },
+    ));
+    assert_eq!(shown.await.unwrap_err().code(), Code::NotFound);
+    let unknown = v1::InboxItem {
+        id: "a\0".to_owned(),
+        revision: 1,
+        ..v1::InboxItem::default()
+    };
+    let approve = decision(&unknown, v1::InboxAction::Approve);
+    assert_eq!(
+        world.resolve("ada", approve).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    let mut created = proposal("gate");
+    created.title = "a\0".to_owned();
+    created.labels = HashMap::from([("a\0".to_owned(), "b\0".to_owned())]);
+    assert_eq!(
+        world.create(created).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+
+    let list = async |labels, page_token: &str| {
+        let request = v1::ListTasksRequest {
+            labels,
+            page_token: URL_SAFE_NO_PAD.encode(page_token),
+            ..v1::ListTasksRequest::default()
+        };
+        let listed = world.tasks.list_tasks(by("ada", request)).await;
+        listed.map(|listed| listed.into_inner().tasks)
+    };
+    let labels = HashMap::from([("a\0".to_owned(), "b\0".to_owned())]);
+    assert!(list(labels, "").await.unwrap().is_empty());
+    // The second is a time before the first that Postgres has.
+    let id = Uuid::nil();
+    for position in [format!("0/{id}\0"), format!("-300000000000000000/{id}")] {
+        let listed = list(HashMap::new(), &position).await;
+        assert_eq!(listed.unwrap_err().code(), Code::InvalidArgument);
+        let request = v1::ListInboxItemsRequest {
+            page_token: URL_SAFE_NO_PAD.encode(&position),
+            ..v1::ListInboxItemsRequest::default()
+        };
+        let listed = world.inbox.list_inbox_items(by("ada", request)).await;
+        assert_eq!(listed.unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
 async fn bad_tokens_are_refused_with_their_fields() {
     let plane = Sockets::new().await;
     let mut access = plane.access().await;
