@@ -8,6 +8,7 @@ mod inbox;
 mod list;
 mod logs;
 mod steer;
+mod tls;
 mod watch;
 
 use std::{collections::HashMap, sync::Arc};

@@ -19,6 +19,7 @@ use tower::{Service, ServiceExt};
 
 use super::*;
 use crate::{
+    config::Listen,
     link::{Lease, Link, Offer},
     policy,
     rpc::{
@@ -30,16 +31,25 @@ use crate::{
 };
 
 /// A plane behind its sockets.
-struct Sockets {
+pub(super) struct Sockets {
     world: World,
     health: Health,
     socket: std::path::PathBuf,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
 impl Sockets {
     async fn new() -> Self {
+        let listen = Listen {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+        };
+        Self::listening(listen).await
+    }
+
+    /// With its TCP socket as configured.
+    pub(super) async fn listening(listen: Listen) -> Self {
         let world = World::new().await;
         let shared = Shared {
             store: world.store.clone(),
@@ -71,7 +81,7 @@ impl Sockets {
         let folder = testing::folder();
         let socket = folder.path().join("mainloop.sock");
         let unix = serve::bind_unix(&socket).unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpListener::bind(listen.address).await.unwrap();
         let address = tcp.local_addr().unwrap();
         let supervisor = Supervisor::new();
         let (served, answers) = (shared.clone(), routes.clone());
@@ -79,7 +89,7 @@ impl Sockets {
             serve::unix(served, unix, answers).await.unwrap();
         });
         supervisor.spawn("tcp socket", OnExit::Log, async move {
-            serve::tcp(shared, tcp, None, routes).await.unwrap();
+            serve::tcp(shared, tcp, listen.tls, routes).await.unwrap();
         });
         Self {
             world,
@@ -112,14 +122,14 @@ impl Sockets {
     }
 
     /// A secret with these scopes.
-    async fn token(&self, name: &str, scopes: &[&str]) -> String {
+    pub(super) async fn token(&self, name: &str, scopes: &[&str]) -> String {
         let made = self.world.store.create_token(name, scopes, None).await;
         made.unwrap().unwrap().1
     }
 }
 
 /// A request with a bearer token.
-fn with_token<T>(message: T, secret: &str) -> Request<T> {
+pub(super) fn with_token<T>(message: T, secret: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value = format!("Bearer {secret}").parse().unwrap();
     request.metadata_mut().insert("authorization", value);
