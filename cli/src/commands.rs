@@ -29,7 +29,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
         Command::Task(command) => Box::pin(task::run(command, &global, output)).await?,
         Command::Inbox(inbox) => inbox::run(&inbox, &global, output).await?,
         Command::Show(show) => show::run(&show.item, &global, output).await?,
-        Command::Approve(resolve) => resolve::approve(resolve, &global, output).await?,
+        Command::Approve(approve) => resolve::approve(approve, &global, output).await?,
         Command::Reject(resolve) => resolve::reject(resolve, &global, output).await?,
         Command::Revise(resolve) => resolve::revise(resolve, &global, output).await?,
         Command::Answer(answer) => resolve::answer(answer, &global, output).await?,

@@ -238,10 +238,10 @@ fn decisions_carry_the_revision_that_was_seen() {
     --- stderr
     next: mainloop task watch p1
     ");
-    assert_snapshot!(against(&plane, &["approve", "k3f9"]), @r"
+    assert_snapshot!(against(&plane, &["reject", "k3f9"]), @r"
     exit 0
     --- stdout
-    approved k3f9@2: Plan: retry on 503
+    rejected k3f9@2: Plan: retry on 503
     --- stderr
     next: mainloop task watch p1
     ");
@@ -249,8 +249,20 @@ fn decisions_carry_the_revision_that_was_seen() {
     ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Approve, text: "", answers: [] }
     ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "not now", answers: [] }
     ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Revise, text: "keep the\nold flag", answers: [] }
-    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Approve, text: "", answers: [] }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "", answers: [] }
     "#);
+}
+
+#[test]
+fn approval_without_a_revision_is_refused() {
+    let plane = Plane::start(world());
+    assert_snapshot!(against(&plane, &["approve", "k3f9"]), @r"
+    exit 2
+    --- stderr
+    error: an approval names the revision that you saw
+    hint: `mainloop show k3f9` shows the newest and the command that approves it
+    ");
+    assert!(plane.world().asked.is_empty());
 }
 
 #[test]
