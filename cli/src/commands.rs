@@ -4,6 +4,7 @@ mod access;
 mod completions;
 mod doctor;
 mod inbox;
+mod patience;
 mod programs;
 mod resolve;
 mod show;

@@ -65,10 +65,19 @@ fn inbox_lists_its_four_groups() {
 
 #[test]
 fn inbox_watch_prints_each_change() {
-    let plane = Plane::start(world());
+    let mut plane = Plane::start(world());
     let running = Running::start(&mut addressed(&plane, &["inbox", "--watch"]));
     running.wait_for("needs you: k3f9@2");
     running.wait_for("f1  failed  Port to the new API");
+    let later = task(
+        "b2",
+        "New after the restart",
+        TaskState::Queued,
+        InboxGroup::Active,
+    );
+    plane.world().tasks.push(later);
+    plane.restart();
+    running.wait_for("New after the restart");
 }
 
 #[test]
@@ -198,10 +207,17 @@ fn hidden_characters_of_a_plan_are_announced() {
         body: "Read\u{202e} `a.rs`\u{1b}[8m secretly\u{1b}[0m\n".to_owned(),
         ..plan_item()
     };
+    let mut asks = question_item();
+    asks.questions[0].options[0].label.push('\u{e0041}');
     let plane = Plane::start(World {
-        items: vec![item],
+        items: vec![item, asks],
         ..World::default()
     });
+    let asked = against(&plane, &["show", "q7"]);
+    assert!(
+        asked.contains("careful: the text holds characters"),
+        "{asked}"
+    );
     let shown = against(&plane, &["show", "k3f9"]);
     assert!(shown.contains("Read `a.rs` secretly\n"), "{shown}");
     assert!(
