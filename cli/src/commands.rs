@@ -13,7 +13,11 @@ mod up;
 
 use std::process::ExitCode;
 
-pub(crate) use self::{resolve::choose, show::Page, task::mark};
+pub(crate) use self::{
+    resolve::choose,
+    show::{Page, hides_something},
+    task::mark,
+};
 
 use crate::{
     args::{Args, Command, Global},

@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     client::{Client, Target},
+    commands::hides_something,
     exit::{Call, Said},
     output::json,
 };
@@ -199,8 +200,10 @@ impl Loop {
     fn reply(&mut self, reply: Reply) -> anyhow::Result<()> {
         match reply {
             Reply::Item(Ok(response)) => {
-                if let Some(item) = json::clean(response.get_ref())?.item {
-                    self.model.open(item);
+                let response = response.get_ref();
+                let hides = response.item.as_ref().is_some_and(hides_something);
+                if let Some(item) = json::clean(response)?.item {
+                    self.model.open(item, hides);
                 }
             }
             Reply::Item(Err(status)) => self.refused("open the item", status),
