@@ -1,7 +1,8 @@
 //! The full-screen inbox: four groups, rows that open to logs, items that are decided on the spot.
 //!
 //! One loop owns everything: keys, the inbox's stream, the logs that are open and the calls under way. What is on the screen is a
-//! function of the model; the model never waits. When the plane goes away, the screen says so and stays, and fills again when it is back.
+//! function of the model; the model never waits. When the plane goes away, the screen says so and stays, and fills again when it is
+//! back; when the plane refuses, the screen ends with its words.
 
 mod draw;
 mod keys;
@@ -33,9 +34,9 @@ use self::{
     model::{Model, Tone},
 };
 use crate::{
-    client::{Client, Target},
+    client::{Client, ConnectError, Target},
     commands::hides_something,
-    exit::{Call, Said},
+    exit::{self, Call, Said},
     output::json,
 };
 
@@ -81,6 +82,8 @@ enum Reply {
     ),
     Connected(Box<Client>, Streaming<WatchInboxResponse>),
     StillAway,
+    /// The plane is there and will not have it: waiting does not help.
+    Refused(anyhow::Error),
 }
 
 struct Loop {
@@ -186,13 +189,17 @@ impl Loop {
     }
 
     fn change(&mut self, change: Result<Option<WatchInboxResponse>, Status>) -> anyhow::Result<()> {
-        if let Ok(Some(change)) = change {
-            self.model.change(json::clean(&change)?);
-        } else {
-            self.changes = None;
-            self.logs.clear();
-            self.model.connected = false;
-            self.reconnect();
+        match change {
+            Ok(Some(change)) => self.model.change(json::clean(&change)?),
+            Err(status) if !exit::is_unreachable(&status) => {
+                return Err(Call::failed("watch the inbox")(status).into());
+            }
+            Ok(None) | Err(_) => {
+                self.changes = None;
+                self.logs.clear();
+                self.model.connected = false;
+                self.reconnect();
+            }
         }
         Ok(())
     }
@@ -228,6 +235,7 @@ impl Loop {
                 }
             }
             Reply::StillAway => self.reconnect(),
+            Reply::Refused(error) => return Err(error),
         }
         Ok(())
     }
@@ -257,12 +265,15 @@ impl Loop {
         let target = self.target.clone();
         self.call(async move {
             sleep(RETRY).await;
-            let Ok(client) = Client::connect(&target).await else {
-                return Reply::StillAway;
+            let client = match Client::connect(&target).await {
+                Ok(client) => client,
+                Err(ConnectError::Unreachable { .. }) => return Reply::StillAway,
+                Err(error) => return Reply::Refused(error.into()),
             };
             match watch(client.clone()).await {
                 Ok(stream) => Reply::Connected(Box::new(client), stream),
-                Err(_) => Reply::StillAway,
+                Err(status) if exit::is_unreachable(&status) => Reply::StillAway,
+                Err(status) => Reply::Refused(Call::failed("watch the inbox")(status).into()),
             }
         });
     }
