@@ -109,7 +109,7 @@ pub struct Options {
     /// File with the code host's token, instead of `GITHUB_TOKEN`.
     #[arg(long, env = "MAINLOOP_GITHUB_TOKEN_FILE", value_name = "FILE")]
     pub github_token_file: Option<PathBuf>,
-    /// The Claude Code CLI that workers run. Default: `<data folder>/claude/<version>/claude` for root, else
+    /// The Claude Code CLI that workers run. Default: `/var/lib/mainloop/claude/<version>/claude` for root, else
     /// `~/.cache/mainloop/claude/<version>/claude`.
     #[arg(long, env = "MAINLOOP_CLAUDE", value_name = "FILE")]
     pub claude: Option<PathBuf>,

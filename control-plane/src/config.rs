@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of the Claude Code CLI that this plane was made with.
-pub const CLAUDE_VERSION: &str = "2.1.329";
+pub const CLAUDE_VERSION: &str = include_str!("../../scripts/claude-version").trim_ascii();
 
 /// Everything that the plane is told from outside.
 #[derive(Clone, Debug)]
@@ -194,7 +194,7 @@ impl Config {
             claude: options
                 .claude
                 .clone()
-                .unwrap_or_else(|| default_claude(options, &data_dir)),
+                .unwrap_or_else(|| default_claude(options)),
             agent: options.agent.clone().unwrap_or_else(default_agent),
             sandbox: !options.no_sandbox,
             slots: options.slots.unwrap_or(policy.slots.total),
@@ -397,10 +397,11 @@ fn model(options: &Options) -> Result<Option<ModelCredential>, Error> {
     Ok(Some(ModelCredential { kind, url, secret }))
 }
 
-fn default_claude(options: &Options, data_dir: &Path) -> PathBuf {
+/// Where `make claude` puts it, wherever the data folder is.
+fn default_claude(options: &Options) -> PathBuf {
     let cache = match &options.environment.home {
         Some(home) if !nix::unistd::geteuid().is_root() => home.join(".cache/mainloop"),
-        _ => data_dir.to_owned(),
+        _ => PathBuf::from("/var/lib/mainloop"),
     };
     cache.join("claude").join(CLAUDE_VERSION).join("claude")
 }
@@ -456,6 +457,22 @@ mod tests {
             "{missing:?}"
         );
         assert!(missing[1].contains("claude setup-token"), "{missing:?}");
+    }
+
+    #[test]
+    fn claude_is_where_setup_puts_it_wherever_the_data_folder_is() {
+        let setup = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/setup");
+        let said = std::process::Command::new(setup)
+            .arg("claude-path")
+            .env_remove("MAINLOOP_CLAUDE")
+            .env("MAINLOOP_DATA_DIR", "/elsewhere")
+            .output()
+            .unwrap();
+        let path = String::from_utf8(said.stdout).unwrap();
+        let mut options = options(&[]);
+        options.claude = None;
+        let config = Config::load(&options).unwrap();
+        assert_eq!(config.claude, Path::new(path.trim()));
     }
 
     #[test]
