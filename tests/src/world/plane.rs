@@ -113,14 +113,24 @@ impl Plane {
     }
 
     /// Ends it and all that it runs by SIGINT, as Ctrl-C does. Fails where it takes longer than `limit`.
-    pub async fn interrupt(mut self, limit: Duration) -> Result<ExitStatus> {
+    pub async fn interrupt(self, limit: Duration) -> Result<ExitStatus> {
+        self.end(Signal::SIGINT, limit).await
+    }
+
+    /// Ends it by SIGTERM, as an upgrade does; workers and PostgreSQL go on. Fails where it takes longer than `limit`.
+    pub async fn terminate(self, limit: Duration) -> Result<ExitStatus> {
+        self.end(Signal::SIGTERM, limit).await
+    }
+
+    async fn end(mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
         if let Some(pid) = self.pid() {
-            kill(Pid::from_raw(pid), Signal::SIGINT).context("interrupt the plane")?;
+            kill(Pid::from_raw(pid), signal)
+                .with_context(|| format!("send {signal} to the plane"))?;
         }
         match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => status.context("wait for the plane"),
             Err(_) => bail!(
-                "the plane did not end within {limit:?} after SIGINT; its log:\n{}",
+                "the plane did not end within {limit:?} after {signal}; its log:\n{}",
                 tail(&self.log, 30)
             ),
         }
