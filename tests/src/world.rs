@@ -278,6 +278,12 @@ impl World {
         plane.kill().await
     }
 
+    /// Ends the plane with SIGTERM, as an upgrade does. Workers and PostgreSQL go on.
+    pub async fn terminate_plane(&mut self) -> Result<()> {
+        let plane = self.plane.take().context("the plane does not run")?;
+        plane.terminate(END_WITHIN).await
+    }
+
     /// Ends every worker's sidecar with SIGKILL, and returns how many there were.
     pub fn kill_agents(&self) -> Result<usize> {
         let mut killed = 0;

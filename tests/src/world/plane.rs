@@ -132,9 +132,19 @@ impl Plane {
 
     /// Ends it and all that it runs by SIGINT, as Ctrl-C does. Fails where it takes longer than `limit`, and where it had
     /// ended before or ends as a failure.
-    pub async fn interrupt(mut self, limit: Duration) -> Result<()> {
+    pub async fn interrupt(self, limit: Duration) -> Result<()> {
+        self.end(Signal::SIGINT, limit).await
+    }
+
+    /// Ends it by SIGTERM, as an upgrade does; workers and PostgreSQL go on. Fails as [`Plane::interrupt`] does.
+    pub async fn terminate(self, limit: Duration) -> Result<()> {
+        self.end(Signal::SIGTERM, limit).await
+    }
+
+    async fn end(mut self, signal: Signal, limit: Duration) -> Result<()> {
         if let Some(pid) = self.pid() {
-            kill(Pid::from_raw(pid), Signal::SIGINT).context("interrupt the plane")?;
+            kill(Pid::from_raw(pid), signal)
+                .with_context(|| format!("send {signal} to the plane"))?;
         }
         match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => {
@@ -148,7 +158,7 @@ impl Plane {
                 Ok(())
             }
             Err(_) => bail!(
-                "the plane did not end within {limit:?} after SIGINT; its log:\n{}",
+                "the plane did not end within {limit:?} after {signal}; its log:\n{}",
                 tail(&self.log, 30)
             ),
         }
