@@ -111,7 +111,8 @@ pub(crate) enum Command {
     /// Show an inbox item with all that you need to decide: the plan and how it changed, the question and its options
     Show(Show),
     /// Say yes: start the task, implement the plan
-    Approve(Resolve),
+    #[command(after_help = "Example:\n  mainloop approve k3f9@2")]
+    Approve(Approve),
     /// Say no: decline the task or the plan, give up on a blocked task
     Reject(Resolve),
     /// Have the plan made again, with your words
@@ -172,8 +173,16 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
-    /// Item, such as `k3f9`, or `k3f9@2` for a certain revision
+    /// Item, such as `k3f9`; `k3f9@2` is refused unless 2 is the newest revision
     pub(crate) item: ItemRef,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Approve {
+    /// Item with the revision that you saw, such as `k3f9@2`; no other is approved
+    pub(crate) item: ItemRef,
+    /// Your words; `-` reads them from stdin
+    pub(crate) text: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

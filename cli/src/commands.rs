@@ -4,6 +4,7 @@ mod access;
 mod completions;
 mod doctor;
 mod inbox;
+mod patience;
 mod programs;
 mod resolve;
 mod show;
@@ -12,7 +13,11 @@ mod up;
 
 use std::process::ExitCode;
 
-pub(crate) use self::{resolve::choose, show::Page, task::mark};
+pub(crate) use self::{
+    resolve::choose,
+    show::{Page, hides_something},
+    task::mark,
+};
 
 use crate::{
     args::{Args, Command, Global},
@@ -29,7 +34,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
         Command::Task(command) => Box::pin(task::run(command, &global, output)).await?,
         Command::Inbox(inbox) => inbox::run(&inbox, &global, output).await?,
         Command::Show(show) => show::run(&show.item, &global, output).await?,
-        Command::Approve(resolve) => resolve::approve(resolve, &global, output).await?,
+        Command::Approve(approve) => resolve::approve(approve, &global, output).await?,
         Command::Reject(resolve) => resolve::reject(resolve, &global, output).await?,
         Command::Revise(resolve) => resolve::revise(resolve, &global, output).await?,
         Command::Answer(answer) => resolve::answer(answer, &global, output).await?,

@@ -45,9 +45,17 @@ pub(crate) fn one_line(text: &str) -> String {
 pub(crate) fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            // The last variation selector and the joiner make emoji.
+            | '\u{fe00}'..='\u{fe0e}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// True where `sanitize` takes something away that a terminal would hide or obey.
+pub(crate) fn hides_something(text: &str) -> bool {
+    text.replace("\r\n", "\n")
+        .chars()
+        .any(|character| is_hidden(character) && !matches!(character, '\n' | '\t'))
 }
 
 /// Columns that the text takes.
@@ -181,11 +189,25 @@ mod tests {
         );
         assert_eq!(sanitize("a\u{0}b\u{8}c\u{7f}d\u{85}e"), "abcde");
         assert_eq!(sanitize("hid\u{e0041}den\u{200b}"), "hidden");
+        assert_eq!(
+            sanitize("a\u{fe01}\u{e0100}b\u{34f}\u{3164}c\u{115f}\u{ffa0}"),
+            "abc"
+        );
         assert_eq!(sanitize("a\tb\r\nc\rd\u{2028}e"), "a    b\nc\nd\ne");
         assert_eq!(
             sanitize("naïve 日本 👩\u{200d}💻"),
             "naïve 日本 👩\u{200d}💻"
         );
+    }
+
+    #[test]
+    fn what_hides_is_told_from_what_is_laid_out() {
+        for text in ["a\u{1b}[8mb", "a\u{202e}b", "a\u{fe01}", "a\rb", "\u{0}"] {
+            assert!(hides_something(text), "{text:?}");
+        }
+        for text in ["a\tb\r\nc", "naïve 日本 👩\u{200d}💻 ☎\u{fe0f}"] {
+            assert!(!hides_something(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The full-screen inbox: four groups, rows that open to logs, items that are decided on the spot.
 //!
 //! One loop owns everything: keys, the inbox's stream, the logs that are open and the calls under way. What is on the screen is a
-//! function of the model; the model never waits. When the plane goes away, the screen says so and stays, and fills again when it is back.
+//! function of the model; the model never waits. When the plane goes away, the screen says so and stays, and fills again when it is
+//! back; when the plane refuses, the screen ends with its words.
 
 mod draw;
 mod keys;
@@ -33,8 +34,9 @@ use self::{
     model::{Model, Tone},
 };
 use crate::{
-    client::{Client, Target},
-    exit::{Call, Said},
+    client::{Client, ConnectError, Target},
+    commands::hides_something,
+    exit::{self, Call, Said},
     output::json,
 };
 
@@ -80,6 +82,8 @@ enum Reply {
     ),
     Connected(Box<Client>, Streaming<WatchInboxResponse>),
     StillAway,
+    /// The plane is there and will not have it: waiting does not help.
+    Refused(anyhow::Error),
 }
 
 struct Loop {
@@ -185,13 +189,17 @@ impl Loop {
     }
 
     fn change(&mut self, change: Result<Option<WatchInboxResponse>, Status>) -> anyhow::Result<()> {
-        if let Ok(Some(change)) = change {
-            self.model.change(json::clean(&change)?);
-        } else {
-            self.changes = None;
-            self.logs.clear();
-            self.model.connected = false;
-            self.reconnect();
+        match change {
+            Ok(Some(change)) => self.model.change(json::clean(&change)?),
+            Err(status) if !exit::is_unreachable(&status) => {
+                return Err(Call::failed("watch the inbox")(status).into());
+            }
+            Ok(None) | Err(_) => {
+                self.changes = None;
+                self.logs.clear();
+                self.model.connected = false;
+                self.reconnect();
+            }
         }
         Ok(())
     }
@@ -199,8 +207,10 @@ impl Loop {
     fn reply(&mut self, reply: Reply) -> anyhow::Result<()> {
         match reply {
             Reply::Item(Ok(response)) => {
-                if let Some(item) = json::clean(response.get_ref())?.item {
-                    self.model.open(item);
+                let response = response.get_ref();
+                let hides = response.item.as_ref().is_some_and(hides_something);
+                if let Some(item) = json::clean(response)?.item {
+                    self.model.open(item, hides);
                 }
             }
             Reply::Item(Err(status)) => self.refused("open the item", status),
@@ -225,6 +235,7 @@ impl Loop {
                 }
             }
             Reply::StillAway => self.reconnect(),
+            Reply::Refused(error) => return Err(error),
         }
         Ok(())
     }
@@ -254,12 +265,15 @@ impl Loop {
         let target = self.target.clone();
         self.call(async move {
             sleep(RETRY).await;
-            let Ok(client) = Client::connect(&target).await else {
-                return Reply::StillAway;
+            let client = match Client::connect(&target).await {
+                Ok(client) => client,
+                Err(ConnectError::Unreachable { .. }) => return Reply::StillAway,
+                Err(error) => return Reply::Refused(error.into()),
             };
             match watch(client.clone()).await {
                 Ok(stream) => Reply::Connected(Box::new(client), stream),
-                Err(_) => Reply::StillAway,
+                Err(status) if exit::is_unreachable(&status) => Reply::StillAway,
+                Err(status) => Reply::Refused(Call::failed("watch the inbox")(status).into()),
             }
         });
     }

@@ -110,21 +110,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let version = store.server_version().await?;
     let host = host_id(&config)?;
     let health = Health::default();
-    let launcher = start_loops(&config, &store, &host, &health, &supervisor);
     let replica = Uuid::now_v7();
     let lease = Arc::new(Lease::default());
-    lease.renew(&store, replica).await;
-    supervisor.spawn(
-        "rescue",
-        OnExit::Fatal,
-        dispatch::rescue(
-            store.clone(),
-            Arc::clone(&lease),
-            replica,
-            config.policy.lost_after(),
-            stop.clone(),
-        ),
-    );
+    lease.renew(&store, replica, &host).await;
     let shared = Shared {
         store: store.clone(),
         rules: Arc::new(rules(&config)),
@@ -157,9 +145,18 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         credentials: credentials(&config),
         policy: policy::worker_policy,
     };
-    let link = Link::new(store.clone(), replica, lease, offer, supervisor.clone());
+    let link = Link::new(
+        store.clone(),
+        replica,
+        Arc::clone(&lease),
+        offer,
+        supervisor.clone(),
+    );
     let routes = serve::routes(&shared, Access::new(shared.clone(), about), link);
     listen(&config, &shared, &routes, &supervisor).await?;
+    // Not before somebody can reach us: no worker is started for nobody, and none is judged by its silence.
+    start_rescue(&config, &store, replica, lease, &host, &supervisor);
+    let launcher = start_loops(&config, &store, &host, &health, &supervisor);
     identify(&config, health, &supervisor);
     tracing::info!(socket = %config.socket().display(), "plane is ready");
 
@@ -251,7 +248,36 @@ fn host_id(config: &Config) -> Result<String, Error> {
     }
 }
 
-/// Starts the loops. Returns a launcher for the stop that ends everything.
+/// Holds the lease, and ends workers that do not come back.
+fn start_rescue(
+    config: &Config,
+    store: &Store,
+    replica: Uuid,
+    lease: Arc<Lease>,
+    host: &str,
+    supervisor: &Supervisor,
+) {
+    let stop = supervisor.stop_token();
+    supervisor.spawn(
+        "lease",
+        OnExit::Fatal,
+        dispatch::hold(
+            store.clone(),
+            Arc::clone(&lease),
+            replica,
+            host.to_owned(),
+            stop.clone(),
+        ),
+    );
+    let lost_after = config.policy.lost_after();
+    supervisor.spawn(
+        "rescue",
+        OnExit::Fatal,
+        dispatch::rescue(store.clone(), lease, replica, lost_after, stop),
+    );
+}
+
+/// Starts the other loops. Returns a launcher for the stop that ends everything.
 fn start_loops(
     config: &Config,
     store: &Store,
@@ -308,7 +334,20 @@ fn start_loops(
     supervisor.spawn(
         "timers",
         OnExit::Fatal,
-        dispatch::timers(store.clone(), stop.clone()),
+        dispatch::timers(store.clone(), config.policy.lost_after(), stop.clone()),
+    );
+    let health = health.clone();
+    supervisor.spawn(
+        "strays",
+        OnExit::Fatal,
+        dispatch::strays(
+            store.clone(),
+            host.to_owned(),
+            stop.clone(),
+            move |problem| {
+                health.set_problem("other hosts", problem);
+            },
+        ),
     );
     supervisor.spawn(
         "listener",

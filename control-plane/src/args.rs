@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args as Group, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    error::ErrorKind, parser::ValueSource,
+};
 use secrecy::SecretString;
-use url::Url;
 
 /// The control plane of mainloop.
 #[derive(Debug, Parser)]
@@ -13,6 +15,36 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// The program's own; ends the program where they are wrong.
+    pub fn read() -> Self {
+        Self::of(&Self::command().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        if let Some((_, given)) = matches.subcommand() {
+            refuse_environment(given)?;
+        }
+        Self::from_arg_matches(matches)
+    }
+}
+
+/// Everybody on the machine can read a command line.
+fn refuse_environment(given: &ArgMatches) -> Result<(), clap::Error> {
+    let environment = Environment::augment_args(clap::Command::new("environment"));
+    for argument in environment.get_arguments() {
+        let id = argument.get_id().as_str();
+        if given.value_source(id) == Some(ValueSource::CommandLine) {
+            let name = argument.get_env().unwrap_or_default().display();
+            return Err(Args::command().error(
+                ErrorKind::UnknownArgument,
+                format!("{name} is read from the environment alone, not from the command line"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What the program can do.
@@ -70,14 +102,14 @@ pub struct Options {
         value_name = "URL",
         default_value = "https://github.com"
     )]
-    pub github_url: Url,
+    pub github_url: String,
     /// Its REST API. Default: `https://api.github.com`, or `<code host>/api/v3`.
     #[arg(long, env = "MAINLOOP_GITHUB_API_URL", value_name = "URL")]
-    pub github_api_url: Option<Url>,
+    pub github_api_url: Option<String>,
     /// File with the code host's token, instead of `GITHUB_TOKEN`.
     #[arg(long, env = "MAINLOOP_GITHUB_TOKEN_FILE", value_name = "FILE")]
     pub github_token_file: Option<PathBuf>,
-    /// The Claude Code CLI that workers run. Default: `<data folder>/claude/<version>/claude` for root, else
+    /// The Claude Code CLI that workers run. Default: `/var/lib/mainloop/claude/<version>/claude` for root, else
     /// `~/.cache/mainloop/claude/<version>/claude`.
     #[arg(long, env = "MAINLOOP_CLAUDE", value_name = "FILE")]
     pub claude: Option<PathBuf>,
@@ -116,7 +148,7 @@ pub enum LogFormat {
 }
 
 /// Values that never stand on a command line: secrets, and what the system sets. Each has a hidden option only because
-/// that is how the parser reads the environment.
+/// that is how the parser reads the environment; [`Args::read`] refuses it.
 #[derive(Clone, Debug, Group)]
 #[expect(missing_docs, reason = "each is the variable of its name")]
 pub struct Environment {
@@ -151,8 +183,6 @@ pub struct Environment {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -170,6 +200,21 @@ mod tests {
             "{help}"
         );
         assert!(help.contains("--github-token-file"), "{help}");
+    }
+
+    #[test]
+    fn what_the_environment_says_is_refused_on_the_command_line() {
+        for option in ["--github-token", "--anthropic-api-key", "--home"] {
+            for command in ["serve", "check"] {
+                let arguments = ["plane", command, option, "sk-marker"];
+                let matches = Args::command().try_get_matches_from(arguments).unwrap();
+                let refused = Args::of(&matches).unwrap_err().to_string();
+                assert!(refused.contains("environment alone"), "{refused}");
+                assert!(!refused.contains("sk-marker"), "{refused}");
+            }
+        }
+        let matches = Args::command().try_get_matches_from(["plane", "serve"]);
+        assert!(Args::of(&matches.unwrap()).is_ok());
     }
 
     #[test]

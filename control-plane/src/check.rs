@@ -143,7 +143,7 @@ fn refused(error: &config::Error) -> Check {
         | config::Error::DatabaseUrl(_)
         | config::Error::Read { .. }
         | config::Error::OpenListen(_)
-        | config::Error::BaseUrl { .. }
+        | config::Error::BaseUrl(_)
         | config::Error::Ambiguous(..) => ("configuration", "set it right, and run this again"),
     };
     Check::wrong(name, errors::chain(error), fix)

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of the Claude Code CLI that this plane was made with.
-pub const CLAUDE_VERSION: &str = "2.1.329";
+pub const CLAUDE_VERSION: &str = include_str!("../../scripts/claude-version").trim_ascii();
 
 /// Everything that the plane is told from outside.
 #[derive(Clone, Debug)]
@@ -168,13 +168,11 @@ pub enum Error {
     )]
     OpenListen(SocketAddr),
     /// A base URL is not one.
-    #[error("{option} {url} is not a base URL: it needs http or https, a host, and no query")]
-    BaseUrl {
-        /// The option.
-        option: &'static str,
-        /// What was given.
-        url: String,
-    },
+    /// Does not say what was given: there may be a credential in it.
+    #[error(
+        "{0} is not a base URL: it needs http or https, a host, and neither a credential nor a query"
+    )]
+    BaseUrl(&'static str),
     /// Two credentials that exclude each other.
     #[error("{0} and {1} are both set: keep the one that workers are to use")]
     Ambiguous(&'static str, &'static str),
@@ -196,7 +194,7 @@ impl Config {
             claude: options
                 .claude
                 .clone()
-                .unwrap_or_else(|| default_claude(options, &data_dir)),
+                .unwrap_or_else(|| default_claude(options)),
             agent: options.agent.clone().unwrap_or_else(default_agent),
             sandbox: !options.no_sandbox,
             slots: options.slots.unwrap_or(policy.slots.total),
@@ -315,21 +313,18 @@ fn read(what: &'static str, path: &Path) -> Result<String, Error> {
     })
 }
 
-fn base_url(option: &'static str, url: &Url) -> Result<Url, Error> {
-    let fine = matches!(url.scheme(), "http" | "https")
-        && url.host_str().is_some()
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none();
-    if fine {
-        Ok(url.clone())
-    } else {
-        Err(Error::BaseUrl {
-            option,
-            url: url.to_string(),
+fn base_url(option: &'static str, text: &str) -> Result<Url, Error> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.host_str().is_some()
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none()
         })
-    }
+        .ok_or(Error::BaseUrl(option))
 }
 
 fn code_host(options: &Options) -> Result<CodeHost, Error> {
@@ -341,10 +336,7 @@ fn code_host(options: &Options) -> Result<CodeHost, Error> {
         }
         None => {
             let base = url.as_str().trim_end_matches('/');
-            Url::parse(&format!("{base}/api/v3")).map_err(|_| Error::BaseUrl {
-                option: "--github-url",
-                url: url.to_string(),
-            })?
+            base_url("--github-url", &format!("{base}/api/v3"))?
         }
     };
     let token = match &options.github_token_file {
@@ -373,16 +365,7 @@ fn model(options: &Options) -> Result<Option<ModelCredential>, Error> {
         .as_deref()
         .filter(|url| !url.is_empty())
     {
-        Some(text) => {
-            let wrong = || Error::BaseUrl {
-                option: "ANTHROPIC_BASE_URL",
-                url: text.to_owned(),
-            };
-            base_url(
-                "ANTHROPIC_BASE_URL",
-                &Url::parse(text).map_err(|_| wrong())?,
-            )?
-        }
+        Some(text) => base_url("ANTHROPIC_BASE_URL", text)?,
         None => Url::parse("https://api.anthropic.com").expect("it is a URL"),
     };
     let found = [
@@ -414,10 +397,11 @@ fn model(options: &Options) -> Result<Option<ModelCredential>, Error> {
     Ok(Some(ModelCredential { kind, url, secret }))
 }
 
-fn default_claude(options: &Options, data_dir: &Path) -> PathBuf {
+/// Where `make claude` puts it, wherever the data folder is.
+fn default_claude(options: &Options) -> PathBuf {
     let cache = match &options.environment.home {
         Some(home) if !nix::unistd::geteuid().is_root() => home.join(".cache/mainloop"),
-        _ => data_dir.to_owned(),
+        _ => PathBuf::from("/var/lib/mainloop"),
     };
     cache.join("claude").join(CLAUDE_VERSION).join("claude")
 }
@@ -473,6 +457,22 @@ mod tests {
             "{missing:?}"
         );
         assert!(missing[1].contains("claude setup-token"), "{missing:?}");
+    }
+
+    #[test]
+    fn claude_is_where_setup_puts_it_wherever_the_data_folder_is() {
+        let setup = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/setup");
+        let said = std::process::Command::new(setup)
+            .arg("claude-path")
+            .env_remove("MAINLOOP_CLAUDE")
+            .env("MAINLOOP_DATA_DIR", "/elsewhere")
+            .output()
+            .unwrap();
+        let path = String::from_utf8(said.stdout).unwrap();
+        let mut options = options(&[]);
+        options.claude = None;
+        let config = Config::load(&options).unwrap();
+        assert_eq!(config.claude, Path::new(path.trim()));
     }
 
     #[test]
@@ -542,11 +542,29 @@ mod tests {
     }
 
     #[test]
-    fn urls_with_credentials_are_refused() {
-        assert!(
-            error(&options(&["--github-url", "https://me:secret@github.com"]))
-                .contains("--github-url")
-        );
+    fn urls_with_credentials_are_refused_without_being_shown() {
+        for url in [
+            "https://me:secret@github.com",
+            "https://secret@github.com",
+            "https://github.com/?key=secret",
+            "https://me:secret@github.com:port",
+            "me:secret",
+        ] {
+            for option in ["--github-url", "--github-api-url"] {
+                let error = error(&options(&[option, url]));
+                assert!(
+                    error.contains(option) && !error.contains("secret"),
+                    "{error}"
+                );
+            }
+            let mut options = options(&[]);
+            options.environment.anthropic_base_url = Some(url.to_owned());
+            let error = error(&options);
+            assert!(
+                error.contains("ANTHROPIC_BASE_URL") && !error.contains("secret"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -13,10 +13,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use mainloop_proto::v1::{
     ConnectRequest, ConnectResponse, connect_request, worker_link_service_server::WorkerLinkService,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -31,7 +35,7 @@ use crate::{
 
 /// How long an agent may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
-/// Frames to one agent that may wait: it reads all the time, so more means that it is stuck, and the session ends.
+/// Frames to one agent that may wait: it reads all the time, so more means that it is stuck.
 const OUTGOING: usize = 64;
 /// How long the lease of a replica is valid.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -43,6 +47,8 @@ const HEARTBEAT_SECONDS: i32 = 3;
 pub struct Lease {
     origin: Instant,
     valid_until_millis: AtomicI64,
+    /// Since when it is held without a gap. When that changes, others may have taken our attempts for lost.
+    since: watch::Sender<Option<Timestamp>>,
 }
 
 impl Default for Lease {
@@ -50,23 +56,40 @@ impl Default for Lease {
         Self {
             origin: Instant::now(),
             valid_until_millis: AtomicI64::new(-1),
+            since: watch::Sender::new(None),
         }
     }
 }
 
 impl Lease {
     /// Renews the lease; when that fails it runs out by itself.
-    pub async fn renew(&self, store: &Store, replica: Uuid) {
+    pub async fn renew(&self, store: &Store, replica: Uuid, host: &str) {
         let asked = self.origin.elapsed();
-        match store.hold_lease(replica, LEASE.as_secs_f64()).await {
-            Ok(()) => {
-                let until = i64::try_from((asked + LEASE).as_millis()).unwrap_or(i64::MAX);
-                self.valid_until_millis.store(until, Ordering::Relaxed);
-            }
+        let held = match store.hold_lease(replica, host, LEASE.as_secs_f64()).await {
+            Ok(held) => held,
             Err(error) => {
                 tracing::warn!(error = errors::chain(&error), "could not renew the lease");
+                return;
+            }
+        };
+        let until = i64::try_from((asked + LEASE).as_millis()).unwrap_or(i64::MAX);
+        self.valid_until_millis.store(until, Ordering::Relaxed);
+        self.since
+            .send_if_modified(|since| since.replace(held.since) != Some(held.since));
+        if let Some(away) = held.away {
+            // The machine slept, or the database stood still: steps did not get on either.
+            tracing::warn!(seconds = away, "the lease had lapsed; workers reconnect");
+            if let Err(error) = store.deadlines_later(away, replica).await {
+                tracing::warn!(error = errors::chain(&error), "could not move deadlines");
             }
         }
+    }
+
+    /// Changes when the lease is held again after a gap.
+    fn gaps(&self) -> watch::Receiver<Option<Timestamp>> {
+        let mut gaps = self.since.subscribe();
+        gaps.mark_unchanged();
+        gaps
     }
 
     /// Whether heartbeats may be acknowledged.

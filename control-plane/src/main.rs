@@ -2,7 +2,6 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::Parser;
 use mainloop_control_plane::{
     app,
     args::{Args, Command, LogFormat, Options},
@@ -18,7 +17,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     // An error means that a provider is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match Args::parse().command {
+    match Args::read().command {
         Command::Serve(options) => {
             let config = match Config::load(&options) {
                 Ok(config) => config,
@@ -32,7 +31,10 @@ fn main() -> ExitCode {
                 Ok(runtime) => runtime,
                 Err(error) => return refuse(&error),
             };
-            match runtime.block_on(app::serve(config)) {
+            let ended = runtime.block_on(app::serve(config));
+            // A folder that is being removed or a name that is looked up is not waited for.
+            runtime.shutdown_background();
+            match ended {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error @ app::Error::Missing(_)) => refuse(&error),
                 Err(error) => {

@@ -1,7 +1,8 @@
 //! Policy: what tasks may do and cost. One TOML file, every key with a default, unknown keys refused.
 //!
 //! The whole of it is snapshotted into a task when it is made and again when it is confirmed, so that a later edit
-//! changes no task that a person has already said yes to.
+//! changes no task that a person has already said yes to. A snapshot may be another version's: what this one does not
+//! know of it is passed over.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use crate::db::limits::Written;
 
 /// Everything that policy says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Policy {
     /// Model of tasks that name none: a key of `models`.
     pub default_model: String,
@@ -55,7 +56,6 @@ pub struct Policy {
 
 /// A model that tasks may name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// Its names on the wire: a name, or a prefix that ends in `*`.
     pub wire: Vec<String>,
@@ -76,7 +76,7 @@ pub struct Model {
 
 /// How many workers there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Slots {
     /// On this plane.
     pub total: u32,
@@ -86,7 +86,7 @@ pub struct Slots {
 
 /// Read-only mounts, with what makes them usable. `mainloop doctor` proposes this table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Toolchains {
     /// What is mounted.
     pub mounts: Vec<Mount>,
@@ -98,7 +98,6 @@ pub struct Toolchains {
 
 /// One read-only mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Mount {
     /// Folder or file on this machine.
     pub host: PathBuf,
@@ -109,7 +108,7 @@ pub struct Mount {
 
 /// Who commits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Committer {
     /// Name.
     pub name: String,
@@ -129,7 +128,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// It is not TOML, or has a key or a type that policy does not know.
+    /// It is not TOML, or has a value of a type that policy does not know.
     #[error("the policy file {path} is not valid")]
     Parse {
         /// The file.
@@ -250,15 +249,27 @@ impl Policy {
             path: path.to_owned(),
             source,
         })?;
-        let policy: Self = toml::from_str(&text).map_err(|source| Error::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        policy.validate().map_err(|(key, why)| Error::Value {
-            path: path.to_owned(),
-            key,
-            why,
-        })?;
+        let mut unknown = None;
+        let policy: Self = toml::Deserializer::parse(&text)
+            .and_then(|file| {
+                serde_ignored::deserialize(file, |key| {
+                    unknown.get_or_insert(key.to_string());
+                })
+            })
+            .map_err(|source| Error::Parse {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })?;
+        unknown
+            .map_or_else(
+                || policy.validate(),
+                |key| Err((key, "is no key of a policy".to_owned())),
+            )
+            .map_err(|(key, why)| Error::Value {
+                path: path.to_owned(),
+                key,
+                why,
+            })?;
         Ok(policy)
     }
 
@@ -347,7 +358,7 @@ impl Policy {
             }
         }
         for host in &self.hosts {
-            if host.is_empty() || host == "*" || host.contains(['/', ' ', '@']) {
+            if !is_host(host) {
                 return refuse(
                     "hosts",
                     &format!(
@@ -357,7 +368,7 @@ impl Policy {
             }
         }
         for network in &self.allow_networks {
-            if !is_network(network) {
+            if network.parse::<ipnet::IpNet>().is_err() {
                 return refuse(
                     "allow_networks",
                     &format!("has {network:?}, which is no network: write `10.0.0.0/8`"),
@@ -394,13 +405,27 @@ impl Policy {
     }
 }
 
-fn is_network(text: &str) -> bool {
-    let (address, bits) = text.split_once('/').unwrap_or((text, "0"));
-    let Ok(address) = address.parse::<std::net::IpAddr>() else {
-        return false;
+/// Whether a worker's proxy takes it as an entry of its list.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
     };
-    bits.parse::<u8>()
-        .is_ok_and(|bits| bits <= if address.is_ipv4() { 32 } else { 128 })
+    let host = host.strip_prefix("*.").unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_name = name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        });
+    port.is_none_or(|port| port.parse::<u16>().is_ok())
+        && (is_name || bare.parse::<std::net::IpAddr>().is_ok())
 }
 
 impl Policy {
@@ -527,7 +552,17 @@ mod tests {
             ("max_budget_usd = inf", "max_budget_usd"),
             ("hosts = ['https://x']", "hosts"),
             ("hosts = ['*']", "hosts"),
+            ("hosts = ['*.']", "hosts"),
+            ("hosts = ['crates.io:http']", "hosts"),
+            ("hosts = ['a:99999']", "hosts"),
+            ("hosts = ['a..b']", "hosts"),
+            ("hosts = ['me@x']", "hosts"),
             ("allow_networks = ['10.0.0.0/40']", "allow_networks"),
+            ("allow_networks = ['10.0.0.5']", "allow_networks"),
+            (
+                "[models.a]\nwire = ['a']\nprice = 1\ninput_usd = 1\noutput_usd = 1",
+                "models.a.price",
+            ),
             ("[slots]\ntotal = 0", "slots.total"),
             ("watch_seconds = 0", "watch_seconds"),
             ("repositories = ['x']", "repositories"),
@@ -540,6 +575,30 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(wanted), "{text:?} gave {error}");
         }
+    }
+
+    #[test]
+    fn hosts_and_networks_are_taken_as_workers_take_them() {
+        let text = "hosts = ['Crates.IO.', '*.crates.io', 'mirror:8081', '[::1]:8081', '::1', '10.0.0.5']\n\
+                    allow_networks = ['10.0.0.5/32', 'fd00::/8']";
+        let policy = read(text).unwrap();
+        assert_eq!((policy.hosts.len(), policy.allow_networks.len()), (6, 2));
+    }
+
+    #[test]
+    fn a_snapshot_of_another_version_keeps_what_this_one_knows() {
+        let mut policy = Policy {
+            hosts: vec!["mirror".to_owned()],
+            ..Policy::default()
+        };
+        policy.limits.max_attempts = 1;
+        let mut snapshot = policy.snapshot();
+        snapshot["invented_later"] = serde_json::json!({ "a": 1 });
+        snapshot["limits"]["invented_later"] = 7.into();
+        snapshot["models"]["opus"]["invented_later"] = true.into();
+        snapshot.as_object_mut().unwrap().remove("watch_seconds");
+        assert_eq!(Policy::of_snapshot(&snapshot), policy);
+        assert_eq!(Written::of_snapshot(&snapshot), policy.limits);
     }
 
     #[test]

@@ -11,7 +11,10 @@ mod owner;
 use std::{
     ffi::OsString,
     io,
-    os::unix::process::ExitStatusExt,
+    os::unix::{
+        fs::{MetadataExt, OpenOptionsExt},
+        process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -23,7 +26,7 @@ use nix::{
 };
 use thiserror::Error;
 use tokio::process::{Child, Command};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Config, NoTls, error::SqlState};
 use tokio_util::sync::CancellationToken;
 
 pub use binaries::Binaries;
@@ -137,6 +140,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The folder is there without a cluster in it; a cluster of ours is moved there as a whole.
+    #[error(
+        "{path} is there and holds no cluster: mount or restore what belongs there, or move it away to start with an empty database"
+    )]
+    NoCluster {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The cluster could not be made.
     #[error("initdb failed ({status}): {output}")]
     Initdb {
@@ -183,13 +194,20 @@ pub struct Server {
     child: Option<Child>,
 }
 
-/// Where everything is.
+/// Where everything is. What the plane writes is beside the server's folder: where the plane is root, the server's user
+/// could put a link in its way there.
 #[derive(Clone, Debug)]
 struct Layout {
     /// Closed to all but the server's user and root.
     folder: PathBuf,
     /// Under this name while it is made.
     unfinished: PathBuf,
+    /// What the server says.
+    log: PathBuf,
+    /// Who may connect.
+    access: PathBuf,
+    /// Which user of the system is which role.
+    users: PathBuf,
 }
 
 impl Layout {
@@ -197,6 +215,9 @@ impl Layout {
         Self {
             folder: data_dir.join("postgres"),
             unfinished: data_dir.join("postgres.tmp"),
+            log: data_dir.join("postgres.log"),
+            access: data_dir.join("pg_hba.conf"),
+            users: data_dir.join("pg_ident.conf"),
         }
     }
 
@@ -206,10 +227,6 @@ impl Layout {
 
     fn sockets(&self) -> PathBuf {
         self.folder.join("s")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.join("server.log")
     }
 
     /// The socket, if its path is not too long.
@@ -225,13 +242,31 @@ impl Layout {
     /// The programs that fit the data, or the best ones where there is none yet.
     fn fitting(&self, options: &Options) -> Result<Binaries, Error> {
         let mut found = Binaries::find(options)?;
-        match version_of(&self.data()) {
+        match self.version()? {
             Some(data) => Binaries::of_version(found, &data).map_err(|found| Error::OtherVersion {
                 path: self.data(),
                 data,
                 found,
             }),
             None => Ok(found.swap_remove(0)),
+        }
+    }
+
+    /// Major version of the cluster; none where there is nothing yet. What does not read is not taken for nothing.
+    fn version(&self) -> Result<Option<String>, Error> {
+        let path = self.data().join("PG_VERSION");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(on("read", &path)(error)),
+        }
+        // A link to what is not mounted is there as well.
+        match std::fs::symlink_metadata(&self.folder) {
+            Ok(_) => Err(Error::NoCluster {
+                path: self.folder.clone(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(on("look at", &self.folder)(error)),
         }
     }
 
@@ -329,17 +364,22 @@ impl Server {
         self.layout.socket()?;
         let owner = Owner::find(&self.options.data_dir, &self.layout.folder)?;
         let caller = owner::name(nix::unistd::geteuid())?;
-        if self.layout.data().join("PG_VERSION").exists() {
+        let is_there = self.layout.version()?.is_some();
+        if is_there {
             owner.reaches(&self.layout.folder)?;
             if self.running_pid().is_some() {
-                return self.until_ready().await;
+                match self.until_ready().await {
+                    // It was on its way out: the next one is started as if it had never been seen.
+                    Err(Error::Ended { .. }) => {}
+                    adopted => return adopted,
+                }
             }
         }
         let binaries = self.layout.fitting(&self.options)?;
-        if version_of(&self.layout.data()).is_none() {
+        if !is_there {
             self.make(&binaries, &owner).await?;
         }
-        self.write_access(&owner, &caller)?;
+        self.write_access(&caller)?;
         self.child = Some(self.launch(&binaries, &owner)?);
         self.until_ready().await
     }
@@ -347,15 +387,18 @@ impl Server {
     /// Makes the cluster beside its final place, and moves it there when it is whole.
     async fn make(&self, binaries: &Binaries, owner: &Owner) -> Result<(), Error> {
         let unfinished = &self.layout.unfinished;
-        for left_over in [unfinished, &self.layout.folder] {
-            if left_over.exists() {
-                std::fs::remove_dir_all(left_over)
-                    .map_err(on("remove the unfinished", left_over))?;
-            }
+        if unfinished.exists() {
+            std::fs::remove_dir_all(unfinished).map_err(on("remove the unfinished", unfinished))?;
         }
-        owner.make_folder(unfinished)?;
+        let sockets = unfinished.join("s");
+        for folder in [unfinished, &sockets] {
+            owner::make_closed(folder)?;
+        }
+        // The outer one last: from then on its user decides what the names in it mean.
+        for folder in [&sockets, unfinished] {
+            owner.give(folder)?;
+        }
         owner.reaches(unfinished)?;
-        owner.make_folder(&unfinished.join("s"))?;
         let output = Self::command(&binaries.initdb(), owner)
             .arg("-U")
             .arg(NAME)
@@ -387,35 +430,34 @@ impl Server {
     }
 
     /// Who may connect: this very user, by the kernel's word. Written at each start, for the plane's user may change.
-    fn write_access(&self, owner: &Owner, caller: &str) -> Result<(), Error> {
-        let data = self.layout.data();
-        owner.write(
-            &data.join("pg_hba.conf"),
-            "local all all peer map=mainloop\n",
-        )?;
-        owner.write(
-            &data.join("pg_ident.conf"),
+    fn write_access(&self, caller: &str) -> Result<(), Error> {
+        owner::write(&self.layout.access, "local all all peer map=mainloop\n")?;
+        owner::write(
+            &self.layout.users,
             &format!("mainloop \"{caller}\" {NAME}\n"),
         )
     }
 
     fn launch(&self, binaries: &Binaries, owner: &Owner) -> Result<Child, Error> {
-        let log = self.layout.log();
+        let log = &self.layout.log;
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(&log)
-            .map_err(on("open", &log))?;
-        let errors = file.try_clone().map_err(on("open", &log))?;
+            .mode(0o600)
+            .open(log)
+            .map_err(on("open", log))?;
+        let errors = file.try_clone().map_err(on("open", log))?;
+        let setting = |name: &str, path: &Path| format!("{name}={}", path.display());
         Self::command(&binaries.postgres(), owner)
             .arg("-D")
             .arg(self.layout.data())
             .args(["-c", "listen_addresses=", "-c", "fsync=on"])
             .args(["-c", "unix_socket_permissions=0700", "-c"])
-            .arg(format!(
-                "unix_socket_directories={}",
-                self.layout.sockets().display()
-            ))
+            .arg(setting("unix_socket_directories", &self.layout.sockets()))
+            .arg("-c")
+            .arg(setting("hba_file", &self.layout.access))
+            .arg("-c")
+            .arg(setting("ident_file", &self.layout.users))
             .arg("-c")
             .arg(format!("max_connections={CONNECTIONS}"))
             .stdin(Stdio::null())
@@ -443,14 +485,10 @@ impl Server {
     async fn until_ready(&mut self) -> Result<(), Error> {
         let since = Instant::now();
         loop {
-            let last = match connect(&config(&self.layout, "postgres")).await {
-                Ok(client) => return make_database(&client).await.map_err(Error::Refused),
-                // It answered, and not by saying that it is starting.
-                Err(error)
-                    if error.code().is_some_and(|code| {
-                        *code != tokio_postgres::error::SqlState::CANNOT_CONNECT_NOW
-                    }) =>
-                {
+            let last = match self.make_database().await {
+                Ok(()) => return Ok(()),
+                // It answered, and not by saying that it starts or stops.
+                Err(error) if error.code().is_some_and(|code| !is_passing(code)) => {
                     return Err(Error::Refused(error));
                 }
                 Err(error) => crate::errors::chain(&error),
@@ -458,25 +496,37 @@ impl Server {
             let adopted_is_gone = self.child.is_none() && self.running_pid().is_none();
             let ended = match &mut self.child {
                 Some(child) => child.try_wait().ok().flatten(),
-                // An adopted server that goes away is started by the next try.
                 None => adopted_is_gone.then(|| ExitStatus::from_raw(0)),
             };
             if let Some(status) = ended {
-                let log = self.layout.log();
                 return Err(Error::Ended {
                     status,
-                    tail: tail(&log),
-                    log,
+                    tail: tail(&self.layout.log),
+                    log: self.layout.log.clone(),
                 });
             }
             if since.elapsed() > READY {
                 return Err(Error::NotReady {
                     last,
-                    log: self.layout.log(),
+                    log: self.layout.log.clone(),
                 });
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    async fn make_database(&self) -> Result<(), tokio_postgres::Error> {
+        let client = connect(&config(&self.layout, "postgres")).await?;
+        let there = client
+            .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&NAME])
+            .await?;
+        if there.is_none() {
+            match client.batch_execute("CREATE DATABASE mainloop").await {
+                Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {}
+                other => return other,
+            }
+        }
+        Ok(())
     }
 
     fn is_running(&mut self) -> bool {
@@ -501,9 +551,13 @@ impl Server {
         let text = std::fs::read_to_string(self.layout.pid_file()).ok()?;
         let pid: i32 = text.lines().next()?.trim().parse().ok()?;
         // A server works in its data folder; any other process that has the number by now does not.
-        let works_in = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        // Nor does one of another user, whatever the server's user has written into that file.
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let works_in = std::fs::read_link(process.join("cwd")).ok()?;
         let data = std::fs::canonicalize(self.layout.data()).ok()?;
-        (works_in == data).then(|| Pid::from_raw(pid))
+        let runs_as = std::fs::metadata(process).ok()?.uid();
+        let owner = std::fs::metadata(&self.layout.folder).ok()?.uid();
+        (works_in == data && runs_as == owner).then(|| Pid::from_raw(pid))
     }
 }
 
@@ -532,25 +586,9 @@ async fn connect(config: &Config) -> Result<tokio_postgres::Client, tokio_postgr
     Ok(client)
 }
 
-async fn make_database(client: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
-    let there = client
-        .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&NAME])
-        .await?;
-    if there.is_none() {
-        match client.batch_execute("CREATE DATABASE mainloop").await {
-            Err(error)
-                if error.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_DATABASE) => {}
-            other => return other,
-        }
-    }
-    Ok(())
-}
-
-/// Major version of a cluster; none where there is no cluster.
-fn version_of(data: &Path) -> Option<String> {
-    std::fs::read_to_string(data.join("PG_VERSION"))
-        .ok()
-        .map(|text| text.trim().to_owned())
+/// Whether a server that says this is only starting or stopping.
+fn is_passing(code: &SqlState) -> bool {
+    *code == SqlState::CANNOT_CONNECT_NOW || *code == SqlState::ADMIN_SHUTDOWN
 }
 
 /// The last lines of a log, for an error.

@@ -55,12 +55,12 @@ impl Shared {
 
     /// The task that a client named by id or short id.
     async fn named(&self, name: &str) -> Result<Seen, Error> {
-        let name = name.trim();
+        let name = clean(name.trim());
         if name.is_empty() {
             return Err(Error::invalid("task_id", "is required"));
         }
         self.store
-            .task_by_name(name)
+            .task_by_name(&name)
             .await?
             .ok_or_else(|| Error::NotFound {
                 what: format!("task {name}"),
@@ -105,7 +105,12 @@ fn page_size(asked: i32, default: i32, max: i32) -> Result<i64, Error> {
     }
 }
 
-/// A person's words: without NUL, which Postgres does not take, and not too long.
+/// Text without NUL, which Postgres does not take. What is looked up by it is not there.
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// A person's words: not too long.
 fn words(field: &str, text: &str) -> Result<String, Error> {
     if text.len() > MAX_WORDS {
         return Err(Error::invalid(
@@ -116,7 +121,7 @@ fn words(field: &str, text: &str) -> Result<String, Error> {
             ),
         ));
     }
-    Ok(text.replace('\0', "\u{fffd}"))
+    Ok(clean(text))
 }
 
 #[cfg(test)]

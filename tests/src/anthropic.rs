@@ -85,6 +85,19 @@ impl Running {
         self.shared.log.borrow().clone()
     }
 
+    /// What calls of this tool came back with, all of them, oldest first.
+    pub fn outcomes(&self, tool: &str) -> Vec<Outcome> {
+        self.requests()
+            .iter()
+            .filter(|seen| seen.is_message())
+            .flat_map(|seen| {
+                let request = seen.request();
+                request.outcomes().into_iter().cloned().collect::<Vec<_>>()
+            })
+            .filter(|outcome| outcome.tool == tool)
+            .collect()
+    }
+
     /// Requests that the script had no reply for, in words. Empty in a test that went as written.
     pub fn problems(&self) -> Vec<String> {
         self.requests()

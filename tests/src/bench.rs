@@ -26,7 +26,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 pub use self::played::play;
 use self::{
@@ -46,14 +46,33 @@ pub struct Options {
     /// Rounds of every figure, 5 at least.
     #[arg(long, default_value_t = FEWEST_ROUNDS)]
     pub rounds: usize,
-    /// Only what is named: size, plane, hello, enqueue, milestone, model, halves.
-    #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
+    /// Only what is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Figure>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Figure {
+    /// The agent as a file.
+    Size,
+    /// The idle plane's memory.
+    Plane,
+    /// From an agent's start to the answer to its hello.
+    Hello,
+    /// From a task that is created to its worker's process.
+    Enqueue,
+    /// From an agent's milestone to a watching client.
+    Milestone,
+    /// Streams through the model proxy.
+    Model,
+    /// Memory of the agent's halves.
+    Halves,
 }
 
 impl Options {
-    fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    fn wants(&self, figure: Figure) -> bool {
+        self.only.is_empty() || self.only.contains(&figure)
     }
 }
 
@@ -69,12 +88,18 @@ pub async fn run(options: Options) -> Result<()> {
     let say = |text: &str| line(&format!("[{:5.1} s] {text}", began.elapsed().as_secs_f64()));
     let mut rows = Vec::new();
     let agent = binary(binaries::AGENT)?;
-    if options.wants("size") {
+    if options.wants(Figure::Size) {
         rows.extend(size(&agent)?);
     }
-    if ["plane", "hello", "enqueue", "milestone", "model"]
-        .iter()
-        .any(|name| options.wants(name))
+    if [
+        Figure::Plane,
+        Figure::Hello,
+        Figure::Enqueue,
+        Figure::Milestone,
+        Figure::Model,
+    ]
+    .into_iter()
+    .any(|figure| options.wants(figure))
     {
         say("starting a plane with a private PostgreSQL");
         let ground = Ground::start(&agent).await?;
@@ -83,7 +108,7 @@ pub async fn run(options: Options) -> Result<()> {
         rows.extend(measured?);
         ended?;
     }
-    if options.wants("halves") {
+    if options.wants(Figure::Halves) {
         say("memory of the agent's halves while a plan waits for a person");
         rows.extend(Box::pin(halves::measure(options.rounds)).await?);
     }
@@ -96,23 +121,23 @@ pub async fn run(options: Options) -> Result<()> {
 async fn measure(options: &Options, ground: &Ground, say: &impl Fn(&str)) -> Result<Vec<Row>> {
     let rounds = options.rounds;
     let mut rows = Vec::new();
-    if options.wants("plane") {
+    if options.wants(Figure::Plane) {
         say("memory of the idle plane");
         rows.extend(plane(ground, rounds).await?);
     }
-    if options.wants("hello") {
+    if options.wants(Figure::Hello) {
         say("start of the agent, to the answer to its hello");
         rows.extend(hello::measure(ground, rounds).await?);
     }
-    if options.wants("enqueue") {
+    if options.wants(Figure::Enqueue) {
         say("from a task that is created to its worker's process");
         rows.push(enqueue::measure(ground, rounds).await?);
     }
-    if options.wants("milestone") {
+    if options.wants(Figure::Milestone) {
         say("from an agent's milestone to a watching client");
         rows.push(milestone::measure(ground, rounds).await?);
     }
-    if options.wants("model") {
+    if options.wants(Figure::Model) {
         say("streams through the model proxy");
         rows.extend(model::measure(ground, rounds).await?);
     }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The version whose behaviour the driver was written against.
-pub const CLAUDE_VERSION: &str = "2.1.329";
+pub const CLAUDE_VERSION: &str = include_str!("../../scripts/claude-version").trim_ascii();
 
-/// Path of the Claude Code CLI: `MAINLOOP_CLAUDE`, else the cache that `make claude` fills
-/// (`MAINLOOP_CACHE`, else `/var/lib/mainloop` for root and `~/.cache/mainloop` for others).
+/// Path of the Claude Code CLI: `MAINLOOP_CLAUDE`, else where `make claude` puts it (below `/var/lib/mainloop` for root and
+/// `~/.cache/mainloop` for others).
 ///
 /// Fails with the way to install it when there is no file.
 pub fn claude_path() -> Result<PathBuf> {
@@ -35,9 +35,6 @@ pub fn claude_path() -> Result<PathBuf> {
 }
 
 fn cache_folder() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("MAINLOOP_CACHE") {
-        return Ok(PathBuf::from(path));
-    }
     if nix::unistd::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/mainloop"));
     }

@@ -17,7 +17,10 @@ use mainloop_proto::v1::{CreateTaskRequest, InboxAction, InboxItemKind, Task as 
 use nix::unistd::geteuid;
 use tokio::process::Command;
 
-use self::{screen::Screen, stage::Stage};
+use self::{
+    screen::{Screen, plain},
+    stage::Stage,
+};
 use crate::world::{
     Item, Task,
     binaries::{self, binary},
@@ -44,7 +47,7 @@ pub async fn run(options: Options, interrupted: impl Future<Output = ()>) -> Res
     let mut screen = Screen::new();
     let data = data_folder()?;
     screen.head("this machine");
-    screen.line(preflight::preflight(&data)?.trim_end());
+    screen.line(preflight::preflight(&data).await?.trim_end());
     screen.head("starting");
     let mut interrupted = std::pin::pin!(interrupted);
     let started = tokio::select! {
@@ -95,7 +98,8 @@ async fn tell(options: &Options, stage: &Stage, screen: &mut Screen) -> Result<(
     ));
     let task = Task::follow(Arc::clone(&stage.scene), wire);
     if !options.yes {
-        let answer = screen.ask("\nStart it? [y/N]").await?;
+        screen.line("");
+        let answer = screen.ask("Start it? [y/N]").await?;
         if !answer.eq_ignore_ascii_case("y") && !answer.eq_ignore_ascii_case("yes") {
             bail!("not started: nothing happens before a person says yes");
         }
@@ -157,13 +161,14 @@ async fn decide(options: &Options, task: &Task, item: &Item, screen: &mut Screen
 async fn question(options: &Options, item: &Item, screen: &mut Screen) -> Result<()> {
     let mut answers = Vec::new();
     for question in &item.seen.questions {
-        screen.line(&format!("\n    {}", question.text));
+        screen.line("");
+        screen.quote(&question.text);
         for (at, option) in question.options.iter().enumerate() {
             screen.line(&format!(
                 "      {}. {}  {}",
                 at + 1,
-                option.label,
-                option.description
+                plain(&option.label),
+                plain(&option.description)
             ));
         }
         let first = question
@@ -171,12 +176,14 @@ async fn question(options: &Options, item: &Item, screen: &mut Screen) -> Result
             .first()
             .map_or("Do as you think best.", |option| &option.label);
         let mut answer = if options.yes {
-            screen.line(&format!("    answer (--yes): {first}"));
+            screen.line(&format!("    answer (--yes): {}", plain(first)));
             first.to_owned()
         } else {
-            screen
-                .ask("    Answer by number or in your own words:")
-                .await?
+            let prompt = format!(
+                "    Answer by number or in your own words (an empty line says: {}):",
+                plain(first)
+            );
+            screen.ask(&prompt).await?
         };
         let chosen = answer
             .parse::<usize>()
@@ -206,19 +213,31 @@ async fn plan(options: &Options, task: &Task, item: &Item, screen: &mut Screen) 
         screen.line("    approved (--yes)");
         return item.approve().await;
     }
-    let answer = screen
-        .ask("    [a]pprove, [r]eject, or say what to change:")
-        .await?;
+    loop {
+        let answer = screen
+            .ask("    [a]pprove, [r]eject, or say what to change:")
+            .await?;
+        match decision(&answer) {
+            Some(InboxAction::Approve) => return item.approve().await,
+            Some(InboxAction::Reject) => return item.reject("rejected in the demo").await,
+            Some(_) => return item.revise(&answer).await,
+            None => {}
+        }
+    }
+}
+
+/// What a line says about a plan; an empty one says nothing.
+fn decision(answer: &str) -> Option<InboxAction> {
     match answer.to_lowercase().as_str() {
-        "a" | "approve" | "y" | "yes" => item.approve().await,
-        "r" | "reject" | "n" | "no" => item.reject("rejected in the demo").await,
-        "" => item.approve().await,
-        _ => item.revise(&answer).await,
+        "" => None,
+        "a" | "approve" | "y" | "yes" => Some(InboxAction::Approve),
+        "r" | "reject" | "n" | "no" => Some(InboxAction::Reject),
+        _ => Some(InboxAction::Revise),
     }
 }
 
 async fn blocker(options: &Options, item: &Item, screen: &mut Screen) -> Result<()> {
-    screen.line(&format!("\n    {}", item.seen.title));
+    screen.line(&format!("\n    {}", plain(&item.seen.title)));
     screen.quote(&item.seen.body);
     if options.yes {
         bail!("the worker is blocked, and --yes has no insight to offer");
@@ -282,7 +301,9 @@ async fn show(stage: &Stage, task: &Task, end: &Wire, screen: &Screen) -> Result
     for event in task.events() {
         screen.line(&format!(
             "  {:3} {:22} {}",
-            event.seq, event.kind, event.text
+            event.seq,
+            event.kind,
+            plain(&event.text)
         ));
     }
     screen.head("the change");
@@ -373,4 +394,18 @@ fn word(state: TaskState) -> String {
     name.strip_prefix("TASK_STATE_")
         .unwrap_or(name)
         .to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_line_approves_nothing() {
+        assert_eq!(decision(""), None);
+        assert_eq!(decision("a"), Some(InboxAction::Approve));
+        assert_eq!(decision("Yes"), Some(InboxAction::Approve));
+        assert_eq!(decision("no"), Some(InboxAction::Reject));
+        assert_eq!(decision("no, add a test"), Some(InboxAction::Revise));
+    }
 }

@@ -213,6 +213,11 @@ impl GitHub {
         self.hub.change(|site| site.faults.push(fault));
     }
 
+    /// Faults that were ordered and that no request has met.
+    pub fn faults_left(&self) -> Vec<Fault> {
+        self.hub.lock().faults.clone()
+    }
+
     /// Looks at the site as it is now. The site stands still meanwhile: be quick.
     pub fn read<T>(&self, look: impl FnOnce(&Site) -> T) -> T {
         look(&self.hub.lock())

@@ -82,7 +82,7 @@ impl Settings {
         }
     }
 
-    /// Adds top-level lines to the policy file.
+    /// Adds top-level lines to the policy file; they replace the usual ones of the same names.
     #[must_use]
     pub fn policy(mut self, lines: &str) -> Self {
         self.policy = format!("{lines}\n");
@@ -142,6 +142,7 @@ impl World {
         // PostgreSQL and the harness run as other users where the tests run as root.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .context("open the world's folder")?;
+        let policy = policy(&settings);
         let secrets = Secrets {
             github: format!("ghp_{}", Uuid::new_v4().simple()),
             model: format!("sk-ant-api03-{}", Uuid::new_v4().simple()),
@@ -158,7 +159,6 @@ impl World {
         fs::create_dir(&options.data).context("make the data folder")?;
         fs::set_permissions(&options.data, fs::Permissions::from_mode(0o755))
             .context("open the data folder")?;
-        let policy = format!("{}{POLICY}{}", settings.policy, settings.limits);
         fs::write(folder.path().join("policy.toml"), policy).context("write the policy file")?;
         let scene = Arc::new(Scene {
             client: client::Client::at(&options.socket())?,
@@ -201,6 +201,11 @@ impl World {
     /// The credentials of this world.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// Where everything of this world is kept.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The plane's data folder.
@@ -273,6 +278,12 @@ impl World {
         plane.kill().await
     }
 
+    /// Ends the plane with SIGTERM, as an upgrade does. Workers and PostgreSQL go on.
+    pub async fn terminate_plane(&mut self) -> Result<()> {
+        let plane = self.plane.take().context("the plane does not run")?;
+        plane.terminate(END_WITHIN).await
+    }
+
     /// Ends every worker's sidecar with SIGKILL, and returns how many there were.
     pub fn kill_agents(&self) -> Result<usize> {
         let mut killed = 0;
@@ -325,37 +336,24 @@ impl World {
         .await
     }
 
-    /// Stops everything as a user does, and checks: no process left, the code host was used as its description says, the
-    /// model was never asked what its script does not have.
+    /// Stops everything as a user does, and checks: the plane ended well, no process is left, the code host was used as its
+    /// description says and had every fault that was ordered, the model was never asked what its script does not have.
     pub async fn end(mut self) -> Result<()> {
         self.ended = true;
         if let Some(plane) = self.plane.take() {
-            let status = plane.interrupt(END_WITHIN).await;
-            if let Err(error) = status {
+            let stopped = plane.interrupt(END_WITHIN).await;
+            if let Err(error) = stopped {
                 processes::kill_all(self.folder.path());
                 return Err(error);
             }
         }
-        let folder = self.folder.path();
-        let left = wait::until(
-            "no process to be left",
-            Duration::from_secs(10),
-            async || {
-                let left = processes::of(folder);
-                if left.is_empty() {
-                    return Ok(());
-                }
-                let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
-                Err(lines.join("\n"))
-            },
-        )
-        .await;
-        if left.is_err() {
-            processes::kill_all(folder);
-        }
-        left?;
+        processes::expect_none(self.folder.path()).await?;
         self.model().check()?;
         self.scene.github.assert_contract();
+        let unmet = self.scene.github.faults_left();
+        if !unmet.is_empty() {
+            bail!("faults that were ordered and met no request: {unmet:?}");
+        }
         Ok(())
     }
 }
@@ -368,6 +366,22 @@ impl Drop for World {
     }
 }
 
+/// The policy file's text.
+fn policy(settings: &Settings) -> String {
+    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let own: Vec<String> = settings.policy.lines().map(name).collect();
+    let usual: Vec<&str> = POLICY
+        .lines()
+        .filter(|line| !own.contains(&name(line)))
+        .collect();
+    format!(
+        "{}{}\n{}",
+        settings.policy,
+        usual.join("\n"),
+        settings.limits
+    )
+}
+
 /// How the plane is run in this world.
 fn options(
     folder: &Path,
@@ -376,9 +390,7 @@ fn options(
     secrets: &Secrets,
 ) -> Result<plane::Options> {
     let text = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let env = vec![
-        (OsString::from("PATH"), path),
+    let mut env = vec![
         (OsString::from("HOME"), folder.as_os_str().to_owned()),
         (OsString::from("MAINLOOP_CLAUDE"), claude_path()?.into()),
         (
@@ -395,6 +407,7 @@ fn options(
         text("ANTHROPIC_API_KEY", &secrets.model),
         text("ANTHROPIC_BASE_URL", &model.base_url),
     ];
+    env.extend(plane::passed_on());
     let args = [
         "--policy".into(),
         folder.join("policy.toml").into(),

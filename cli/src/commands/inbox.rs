@@ -5,12 +5,13 @@ use mainloop_proto::v1::{
     InboxGroup, InboxItem, ListInboxItemsRequest, Task, WatchInboxRequest, WatchInboxResponse,
 };
 use std::collections::HashMap;
+use tonic::{Status, Streaming};
 
-use super::connect;
+use super::{connect, patience::Patience};
 use crate::{
     args::{Global, Inbox},
     client::Client,
-    exit::{Call, Exit},
+    exit::{self, Call, Exit},
     format,
     item::ItemRef,
     output::{
@@ -33,7 +34,7 @@ pub(super) async fn run(inbox: &Inbox, global: &Global, output: &Output) -> anyh
     }
     let mut client = connect(global).await?;
     if inbox.watch {
-        watch(&mut client, output).await?;
+        watch(client, global, output).await?;
     } else if output.is_json() {
         items(&mut client, output).await?;
     } else {
@@ -202,19 +203,41 @@ fn title(item: &InboxItem, task: &Task) -> String {
     }
 }
 
-/// A line for each change.
-async fn watch(client: &mut Client, output: &Output) -> anyhow::Result<()> {
-    let mut stream = client
-        .inbox
-        .watch_inbox(WatchInboxRequest {})
-        .await
-        .map_err(Call::failed("watch the inbox"))?
-        .into_inner();
-    while let Some(change) = stream
-        .message()
-        .await
-        .map_err(Call::failed("watch the inbox"))?
-    {
+/// A line for each change. Over a restart of the plane it goes on, with what there is then.
+async fn watch(mut client: Client, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let mut patience = Patience::default();
+    loop {
+        let lost = match client.inbox.watch_inbox(WatchInboxRequest {}).await {
+            Ok(response) => follow(response.into_inner(), &mut patience, output).await?,
+            Err(status) => status,
+        };
+        let again = exit::is_unreachable(&lost);
+        let failed = Call::failed("watch the inbox")(lost);
+        if !again {
+            return Err(failed.into());
+        }
+        if !patience.is_away() {
+            output.note("the plane does not answer; waiting for it to come back");
+        }
+        client = patience.reconnect(failed, global, || Ok(())).await?;
+    }
+}
+
+/// Prints what comes; returns how the stream ended.
+async fn follow(
+    mut stream: Streaming<WatchInboxResponse>,
+    patience: &mut Patience,
+    output: &Output,
+) -> anyhow::Result<Status> {
+    loop {
+        let change = match stream.message().await {
+            Ok(Some(change)) => change,
+            Ok(None) => return Ok(Status::unavailable("the plane ended the stream")),
+            Err(status) => return Ok(status),
+        };
+        if patience.back() {
+            output.note("the plane is back");
+        }
         output.message(&change, |change| {
             let Some(task) = &change.task else {
                 return Ok(());
@@ -238,5 +261,4 @@ async fn watch(client: &mut Client, output: &Output) -> anyhow::Result<()> {
             ))
         })?;
     }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use mainloop_proto::v1::{
 
 use super::{connect, show};
 use crate::{
-    args::{Answer, Global, Resolve},
+    args::{Answer, Approve, Global, Resolve},
     client::Client,
     exit::{Call, Exit, Failure},
     item::ItemRef,
@@ -15,12 +15,24 @@ use crate::{
 };
 
 pub(super) async fn approve(
-    resolve: Resolve,
+    approve: Approve,
     global: &Global,
     output: &Output,
 ) -> anyhow::Result<Exit> {
-    let text = words_of(resolve.text)?;
-    act(resolve.item, InboxAction::Approve, text, global, output).await
+    let item = approve.item;
+    // The newest revision may be one that nobody has read.
+    if item.revision.is_none() {
+        let id = item.id;
+        return Err(
+            Failure::usage("an approval names the revision that you saw")
+                .hint(format!(
+                    "`mainloop show {id}` shows the newest and the command that approves it"
+                ))
+                .into(),
+        );
+    }
+    let text = words_of(approve.text)?;
+    act(item, InboxAction::Approve, text, global, output).await
 }
 
 pub(super) async fn reject(

@@ -18,7 +18,7 @@ use crate::{
         Output, markdown,
         style::{Palette, Style},
     },
-    words,
+    text, words,
 };
 
 /// Lines of context around a change of the plan.
@@ -28,12 +28,12 @@ pub(super) async fn run(item: &ItemRef, global: &Global, output: &Output) -> any
     let mut client = connect(global).await?;
     let response = get(&mut client, item).await?;
     output.message(&response, |clean| {
-        let raw = response.item.as_ref();
         let Some(item) = &clean.item else {
             return Ok(());
         };
         let page = Page {
             item,
+            hides: response.item.as_ref().is_some_and(hides_something),
             palette: output.palette(),
             columns: output.prose(),
             rendered: output.is_terminal(),
@@ -42,9 +42,6 @@ pub(super) async fn run(item: &ItemRef, global: &Global, output: &Output) -> any
         };
         for line in page.lines() {
             output.line(line)?;
-        }
-        if raw.is_some_and(|raw| hides_something(raw, item)) {
-            output.note("careful: the text holds characters that a terminal would hide or obey; they are not shown");
         }
         Ok(())
     })?;
@@ -67,15 +64,26 @@ pub(super) async fn get(
         .into_inner())
 }
 
-fn hides_something(raw: &InboxItem, clean: &InboxItem) -> bool {
-    let plain = |text: &str| text.replace('\t', "    ").replace("\r\n", "\n");
-    plain(&raw.body) != clean.body
+/// True where cleaning the item takes something away that a terminal would hide or obey.
+pub(crate) fn hides_something(item: &InboxItem) -> bool {
+    let questions = item.questions.iter().flat_map(|question| {
+        let options = question
+            .options
+            .iter()
+            .flat_map(|option| [&option.label, &option.description]);
+        options.chain([&question.text])
+    });
+    questions
+        .chain([&item.title, &item.body])
+        .any(|text| text::hides_something(text))
 }
 
 /// An item as lines of text.
 pub(crate) struct Page<'a> {
     /// Cleaned.
     pub(crate) item: &'a InboxItem,
+    /// Cleaning took something away.
+    pub(crate) hides: bool,
     pub(crate) palette: Palette,
     pub(crate) columns: usize,
     /// Markdown as a page, or as it is.
@@ -95,6 +103,12 @@ impl Page<'_> {
             self.palette.paint(Style::Bold, &item.title)
         )];
         self.facts(&mut lines);
+        if self.hides {
+            lines.push(self.palette.paint(
+                Style::Red,
+                "careful: the text holds characters that a terminal would hide or obey; they are not shown",
+            ));
+        }
         lines.push(String::new());
         if !item.body.trim().is_empty() {
             lines.extend(self.markdown(&item.body));

@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 pub(crate) use self::facts::mark;
 
-use super::{connect, inbox};
+use super::{connect, inbox, patience::Patience};
 use crate::{
     args::{Global, task::Command, task::List},
     client::Client,
-    exit::{Call, Exit, Failure},
+    exit::{self, Call, Exit, Failure},
     format,
     output::{Output, markdown, style::Style, table::Table},
     repository, terminal, text, words,
@@ -58,7 +58,7 @@ pub(super) async fn run(
         }
         Command::Say { task, text } => {
             let text = terminal::text_or_stdin(text)?;
-            say(&task, text, &mut connect(global).await?, output).await
+            say(&task, text, global, output).await
         }
         Command::Open { task, issue } => {
             open::run(&task, issue, &mut connect(global).await?, output).await
@@ -277,26 +277,33 @@ async fn retry(
     Ok(Exit::Done)
 }
 
-async fn say(
-    task: &str,
-    text: String,
-    client: &mut Client,
-    output: &Output,
-) -> anyhow::Result<Exit> {
+/// Sends the words until they are answered: their id makes them heard once, however often they arrive.
+async fn say(task: &str, text: String, global: &Global, output: &Output) -> anyhow::Result<Exit> {
+    let mut client = connect(global).await?;
+    let mut patience = Patience::default();
     let request = SayToTaskRequest {
         task_id: task.to_owned(),
         text,
         request_id: Uuid::new_v4().to_string(),
     };
-    let response = client
-        .tasks
-        .say_to_task(request)
-        .await
-        .map_err(Call::refused(
+    let response = loop {
+        let status = match client.tasks.say_to_task(request.clone()).await {
+            Ok(response) => break response.into_inner(),
+            Err(status) => status,
+        };
+        let again = exit::is_unreachable(&status);
+        let failed = Call::refused(
             format!("speak to the worker of `{task}`"),
             format!("`mainloop task get {task}` shows where it stands"),
-        ))?
-        .into_inner();
+        )(status);
+        if !again {
+            return Err(failed.into());
+        }
+        if !patience.is_away() {
+            output.note("the plane does not answer; your words are sent again when it is back");
+        }
+        client = patience.reconnect(failed, global, || Ok(())).await?;
+    };
     output.message(&response, |response| {
         said("will hear it", response.task.as_ref(), output)
     })?;

@@ -17,6 +17,15 @@ use crate::{
     exit::{Exit, Failure},
 };
 
+/// Flags of the plane whose values are secrets, or hold one.
+const SECRETS: &[&str] = &[
+    "--database-url",
+    "--github-token",
+    "--anthropic-api-key",
+    "--anthropic-auth-token",
+    "--claude-code-oauth-token",
+];
+
 pub(super) fn run(up: Up) -> anyhow::Result<Exit> {
     let mut flags = up.flags;
     if flags.first().is_some_and(|flag| flag == "--") {
@@ -44,10 +53,7 @@ fn statement(program: &std::path::Path, flags: &[OsString]) -> String {
     let data_dir = value_of(flags, "--data-dir").map_or_else(address::data_dir, PathBuf::from);
     let mut command = program.display().to_string();
     command.push_str(" serve");
-    for flag in flags {
-        command.push(' ');
-        command.push_str(&flag.to_string_lossy());
-    }
+    command.push_str(&shown(flags));
     let sandbox = if flags.iter().any(|flag| flag == "--no-sandbox") {
         "OFF: workers can read and write whatever you can"
     } else {
@@ -69,6 +75,27 @@ fn statement(program: &std::path::Path, flags: &[OsString]) -> String {
          \x20 stop     Ctrl-C ends the plane and its workers; unfinished tasks go on at the next start\n\n",
         data_dir.display()
     )
+}
+
+/// The flags as they were typed, without what is nobody's business.
+fn shown(flags: &[OsString]) -> String {
+    let mut shown = String::new();
+    let mut secret = false;
+    for flag in flags {
+        let flag = flag.to_string_lossy();
+        let (name, value) = flag.split_once('=').unwrap_or((&flag, ""));
+        shown.push(' ');
+        if secret {
+            shown.push_str("[hidden]");
+        } else if SECRETS.contains(&name) && !value.is_empty() {
+            shown.push_str(name);
+            shown.push_str("=[hidden]");
+        } else {
+            shown.push_str(&flag);
+        }
+        secret = !secret && SECRETS.contains(&flag.as_ref());
+    }
+    shown
 }
 
 /// The value of `--name VALUE` or `--name=VALUE`.
@@ -104,5 +131,23 @@ mod tests {
                    mainloop task create "…"   in a repository, in another terminal
           stop     Ctrl-C ends the plane and its workers; unfinished tasks go on at the next start
         "#);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let flags = [
+            "--database-url",
+            "postgres://u:secret@h/db",
+            "--no-sandbox",
+            "--database-url=postgres://u:secret@h/db",
+            "--github-token=secret",
+            "--log",
+            "json",
+        ]
+        .map(OsString::from);
+        assert_eq!(
+            shown(&flags),
+            " --database-url [hidden] --no-sandbox --database-url=[hidden] --github-token=[hidden] --log json"
+        );
     }
 }

@@ -4,26 +4,44 @@ use super::style::{Palette, Style};
 use crate::text;
 
 /// Renders cleaned text into lines of at most so many columns; code is not wrapped.
+///
+/// People approve plans by what it shows: it drops marks, and never a word.
 pub(crate) fn render(markdown: &str, palette: Palette, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut fence: Option<&str> = None;
     for line in markdown.lines() {
-        let trimmed = line.trim_start();
         if let Some(open) = fence {
-            if trimmed.starts_with(open) {
+            let closes = line.trim().strip_prefix(open).is_some_and(|more| {
+                more.is_empty() || more.bytes().all(|byte| byte == open.as_bytes()[0])
+            });
+            if closes {
                 fence = None;
             } else {
                 lines.push(palette.paint(Style::Cyan, &format!("    {line}")));
             }
-            continue;
+        } else if let Some((open, info)) = opening(line) {
+            fence = Some(open);
+            if !info.is_empty() {
+                lines.push(palette.paint(Style::Dim, &format!("    {open}{info}")));
+            }
+        } else {
+            block(line, palette, columns, &mut lines);
         }
-        if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
-            fence = Some(&trimmed[..3]);
-            continue;
-        }
-        block(line, palette, columns, &mut lines);
     }
     lines
+}
+
+/// The fence that the line opens a block of code with, and what follows it.
+fn opening(line: &str) -> Option<(&str, &str)> {
+    let trimmed = line.trim();
+    let mark = trimmed
+        .chars()
+        .next()
+        .filter(|mark| matches!(mark, '`' | '~'))?;
+    let info = trimmed.trim_start_matches(mark);
+    let open = &trimmed[..trimmed.len() - info.len()];
+    // Backticks that close again on the line are code within it.
+    (open.len() >= 3 && !(mark == '`' && info.contains('`'))).then_some((open, info))
 }
 
 /// Paths that the text mentions in backticks, each once, in their order.
@@ -56,7 +74,12 @@ fn block(line: &str, palette: Palette, columns: usize, lines: &mut Vec<String>) 
     let indent = line.len() - trimmed.len();
     let hashes = trimmed.bytes().take_while(|byte| *byte == b'#').count();
     if (1..=6).contains(&hashes) && trimmed[hashes..].starts_with(' ') {
-        let title = trimmed[hashes..].trim().trim_end_matches('#').trim_end();
+        let title = trimmed[hashes..].trim();
+        let title = match title.trim_end_matches('#') {
+            // Marks at the end stand apart: `C#` is a word.
+            open if open.ends_with(' ') => open.trim_end(),
+            _ => title,
+        };
         for part in text::wrap(title, columns) {
             lines.push(palette.paint(Style::Bold, &part));
         }
@@ -186,11 +209,37 @@ mod tests {
           that wraps
           1. nested
 
+            ```rust
             fn x() {}
         │ quoted
         ──────────────────────────────
         ☐ open `mark
         ");
+    }
+
+    #[test]
+    fn no_word_of_a_plan_is_dropped() {
+        let pages = [
+            "~~~ Then add the contents\nof the file\n~~~ an empty block\n~~~\nafter",
+            "```` four\n``` shorter\ninside\n````\nafter",
+            "```js\n~~~ other marks\n``` js again\n   ```   \nafter",
+            "```one line``` and `more`",
+            "```never closed\nto the end\n~~~ words",
+            "# Port to C#\n## Twice ##\n# #\n####### seven\n#word",
+            "> > nested > words\n>- item\n1. one\n1.two\n-dash\n- [x] done\n- [y] kept",
+            "**bold** and **open and ``two ticks`` and *star* and `code **in** code`",
+            "--- words\n-*-\n<!-- comment --> [link](https://x.y) ![image](https://z)",
+        ];
+        for page in pages {
+            let shown = render(page, Palette::plain(), 30).join("\n");
+            let words = page
+                .split(|letter: char| !letter.is_alphanumeric())
+                .filter(|word| !word.is_empty() && *word != "x" && *word != "1");
+            for word in words {
+                assert!(shown.contains(word), "{word:?} of {page:?} in:\n{shown}");
+            }
+        }
+        assert_eq!(render("# Port to C#", Palette::plain(), 30), ["Port to C#"]);
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn item<'a>(page: &mut Page, area: Rect, now: Timestamp) -> Paragraph<'a> {
     let columns = usize::from(area.width).clamp(20, PROSE);
     let lines = commands::Page {
         item: &page.item,
+        hides: page.hides,
         palette: Palette::new(true),
         columns,
         rendered: true,

@@ -204,11 +204,11 @@ impl Model {
         self.selected = self.rows.get(to).map(|row| row.key.clone());
     }
 
-    /// Looks at an item.
-    pub(super) fn open(&mut self, item: InboxItem) {
+    /// Looks at an item, which is cleaned; `hides` where that took something away.
+    pub(super) fn open(&mut self, item: InboxItem, hides: bool) {
         self.notice = None;
         self.input = None;
-        self.page = Some(Page::new(item));
+        self.page = Some(Page::new(item, hides));
     }
 
     pub(super) fn close_page(&mut self) {

@@ -6,13 +6,19 @@ use mainloop_proto::v1::{InboxAction, InboxItem, InboxItemState, ResolveInboxIte
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) item: InboxItem,
+    /// Cleaning the item took something away.
+    pub(super) hides: bool,
     /// First line that is shown; drawing keeps it within the page.
     pub(super) scroll: usize,
 }
 
 impl Page {
-    pub(super) fn new(item: InboxItem) -> Self {
-        Self { item, scroll: 0 }
+    pub(super) fn new(item: InboxItem, hides: bool) -> Self {
+        Self {
+            item,
+            hides,
+            scroll: 0,
+        }
     }
 
     /// True where the plane offers the action on the item.

@@ -253,7 +253,7 @@ fn plan_is_approved_for_the_revision_on_the_screen() {
         press(&mut model, KeyCode::Enter),
         Some(Effect::OpenItem("k3f9@2".to_owned()))
     );
-    model.open(plan());
+    model.open(plan(), false);
     press(&mut model, KeyCode::Char('a'));
     insta::assert_snapshot!(screen(&mut model, 70, 16), @r#"
     " mainloop   1 needs you  1 active  1 failed  1 completed              "
@@ -287,7 +287,7 @@ fn plan_is_approved_for_the_revision_on_the_screen() {
 #[test]
 fn revision_needs_words() {
     let mut model = model();
-    model.open(plan());
+    model.open(plan(), false);
     press(&mut model, KeyCode::Char('v'));
     assert_eq!(press(&mut model, KeyCode::Enter), None);
     assert!(screen(&mut model, 70, 12).contains("a revision needs your words"));
@@ -305,7 +305,7 @@ fn revision_needs_words() {
 #[test]
 fn rejection_may_be_wordless_and_can_be_dropped() {
     let mut model = model();
-    model.open(plan());
+    model.open(plan(), false);
     press(&mut model, KeyCode::Char('r'));
     press(&mut model, KeyCode::Esc);
     assert!(model.input.is_none() && model.page.is_some());
@@ -319,7 +319,7 @@ fn rejection_may_be_wordless_and_can_be_dropped() {
 #[test]
 fn questions_are_answered_one_after_the_other() {
     let mut model = model();
-    model.open(question(2));
+    model.open(question(2), false);
     assert_eq!(press(&mut model, KeyCode::Char('a')), None);
     assert!(model.input.is_none(), "a question cannot be approved");
     press(&mut model, KeyCode::Char('2'));
@@ -362,9 +362,16 @@ fn questions_are_answered_one_after_the_other() {
 }
 
 #[test]
+fn hidden_characters_are_announced_where_it_is_decided() {
+    let mut model = model();
+    model.open(plan(), true);
+    assert!(screen(&mut model, 110, 14).contains("careful: the text holds characters"));
+}
+
+#[test]
 fn newer_revision_is_announced_on_the_page() {
     let mut model = model();
-    model.open(plan());
+    model.open(plan(), false);
     let newer = InboxItem {
         revision: 3,
         ..plan()
@@ -410,7 +417,7 @@ fn long_lines_of_a_page_are_broken() {
     let mut model = model();
     let mut item = question(1);
     item.questions[0].options[0].description = "word ".repeat(40);
-    model.open(item);
+    model.open(item, false);
     let shown = screen(&mut model, 50, 20);
     assert_eq!(shown.matches("word").count(), 40, "{shown}");
 }
@@ -424,6 +431,6 @@ fn keys_quit_and_help() {
     assert!(!model.help);
     assert_eq!(press(&mut model, KeyCode::Char('q')), Some(Effect::Quit));
     let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    model.open(plan());
+    model.open(plan(), false);
     assert_eq!(keys::press(&mut model, interrupt), Some(Effect::Quit));
 }

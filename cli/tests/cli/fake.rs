@@ -39,7 +39,11 @@ pub(crate) struct World {
     pub(crate) status: GetStatusResponse,
     /// When set, every call needs it.
     pub(crate) secret: Option<String>,
-    /// Requests that would change something, as they came.
+    /// How many creates and words have their effect and lose their answer.
+    pub(crate) lost_answers: usize,
+    /// Ids of requests that had their effect.
+    pub(crate) done: Vec<String>,
+    /// Requests that would change something, as they came; a repeat is not among them.
     pub(crate) asked: Vec<String>,
 }
 
@@ -171,6 +175,20 @@ impl World {
             .ok_or_else(|| Status::not_found(format!("there is no item `{name}`")))
     }
 
+    /// Records the request once for its id; true where it had its effect before.
+    fn once(&mut self, id: String, request: impl std::fmt::Debug) -> Result<bool, Status> {
+        let existed = self.done.contains(&id);
+        if !existed {
+            self.done.push(id);
+            self.record(request);
+        }
+        if self.lost_answers > 0 {
+            self.lost_answers -= 1;
+            return Err(Status::unavailable("the answer was lost"));
+        }
+        Ok(existed)
+    }
+
     fn record(&mut self, request: impl std::fmt::Debug) {
         self.asked.push(format!("{request:?}"));
     }
@@ -191,7 +209,7 @@ impl TaskService for Services {
         if uuid::Uuid::parse_str(&request.request_id).is_err() {
             return Err(Status::invalid_argument("the request id is no UUID"));
         }
-        request.request_id = String::new();
+        let id = std::mem::take(&mut request.request_id);
         if request.model == "gpt" {
             let details =
                 ErrorDetails::with_bad_request_violation("model", "policy lists sonnet, opus");
@@ -228,10 +246,10 @@ impl TaskService for Services {
             state: state.into(),
             ..Task::default()
         };
-        world.record(request);
+        let existed = world.once(id, request)?;
         Ok(Response::new(CreateTaskResponse {
             task: Some(task),
-            existed: false,
+            existed,
         }))
     }
 
@@ -321,8 +339,8 @@ impl TaskService for Services {
         let mut world = self.open(&request)?;
         let mut request = request.into_inner();
         let task = world.task(&request.task_id)?;
-        request.request_id = String::new();
-        world.record(request);
+        let id = std::mem::take(&mut request.request_id);
+        world.once(id, request)?;
         Ok(Response::new(SayToTaskResponse { task: Some(task) }))
     }
 

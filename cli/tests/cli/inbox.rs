@@ -65,10 +65,19 @@ fn inbox_lists_its_four_groups() {
 
 #[test]
 fn inbox_watch_prints_each_change() {
-    let plane = Plane::start(world());
+    let mut plane = Plane::start(world());
     let running = Running::start(&mut addressed(&plane, &["inbox", "--watch"]));
     running.wait_for("needs you: k3f9@2");
     running.wait_for("f1  failed  Port to the new API");
+    let later = task(
+        "b2",
+        "New after the restart",
+        TaskState::Queued,
+        InboxGroup::Active,
+    );
+    plane.world().tasks.push(later);
+    plane.restart();
+    running.wait_for("New after the restart");
 }
 
 #[test]
@@ -198,10 +207,17 @@ fn hidden_characters_of_a_plan_are_announced() {
         body: "Read\u{202e} `a.rs`\u{1b}[8m secretly\u{1b}[0m\n".to_owned(),
         ..plan_item()
     };
+    let mut asks = question_item();
+    asks.questions[0].options[0].label.push('\u{e0041}');
     let plane = Plane::start(World {
-        items: vec![item],
+        items: vec![item, asks],
         ..World::default()
     });
+    let asked = against(&plane, &["show", "q7"]);
+    assert!(
+        asked.contains("careful: the text holds characters"),
+        "{asked}"
+    );
     let shown = against(&plane, &["show", "k3f9"]);
     assert!(shown.contains("Read `a.rs` secretly\n"), "{shown}");
     assert!(
@@ -238,10 +254,10 @@ fn decisions_carry_the_revision_that_was_seen() {
     --- stderr
     next: mainloop task watch p1
     ");
-    assert_snapshot!(against(&plane, &["approve", "k3f9"]), @r"
+    assert_snapshot!(against(&plane, &["reject", "k3f9"]), @r"
     exit 0
     --- stdout
-    approved k3f9@2: Plan: retry on 503
+    rejected k3f9@2: Plan: retry on 503
     --- stderr
     next: mainloop task watch p1
     ");
@@ -249,8 +265,20 @@ fn decisions_carry_the_revision_that_was_seen() {
     ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Approve, text: "", answers: [] }
     ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "not now", answers: [] }
     ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Revise, text: "keep the\nold flag", answers: [] }
-    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Approve, text: "", answers: [] }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "", answers: [] }
     "#);
+}
+
+#[test]
+fn approval_without_a_revision_is_refused() {
+    let plane = Plane::start(world());
+    assert_snapshot!(against(&plane, &["approve", "k3f9"]), @r"
+    exit 2
+    --- stderr
+    error: an approval names the revision that you saw
+    hint: `mainloop show k3f9` shows the newest and the command that approves it
+    ");
+    assert!(plane.world().asked.is_empty());
 }
 
 #[test]

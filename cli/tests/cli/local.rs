@@ -44,7 +44,8 @@ fn alone(home: &TempDir, arguments: &[&str]) -> String {
     command
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/bin:/bin")
+        // mainloop may be installed on this machine.
+        .env("PATH", home.join("nothing"))
         .env("HOME", home)
         .env("MAINLOOP_DATA_DIR", home.join("data"));
     shown(home, &mut command)

@@ -81,6 +81,24 @@ fn create_with_yes_starts_it() {
 }
 
 #[test]
+fn request_whose_answer_is_lost_is_sent_again_and_has_its_effect_once() {
+    let plane = Plane::start(World {
+        lost_answers: 1,
+        ..world()
+    });
+    let created = create(&plane, &["-y", "Retry on 503"]);
+    assert!(created.starts_with("exit 0\n"), "{created}");
+    assert!(
+        created.contains("this request had made the task before"),
+        "{created}"
+    );
+    plane.world().lost_answers = 1;
+    let said = against(&plane, &["task", "say", "p1", "mind the tests"]);
+    assert!(said.starts_with("exit 0\n"), "{said}");
+    assert_eq!(plane.world().asked.len(), 2, "{:?}", plane.world().asked);
+}
+
+#[test]
 fn create_reads_a_description_from_stdin() {
     let plane = Plane::start(world());
     piped(

@@ -299,3 +299,14 @@ fn full_screen_inbox_shows_the_log_of_an_active_row_and_survives_a_restart() {
     terminal.press("\u{3}");
     assert_eq!(terminal.end(), Some(0));
 }
+
+#[test]
+fn full_screen_inbox_ends_with_a_refusal() {
+    let mut plane = Plane::start(World::default());
+    let terminal = Terminal::start(&mut addressed(&plane, &["inbox"]));
+    terminal.wait_for("needs you");
+    plane.world().secret = Some("another".to_owned());
+    plane.restart();
+    terminal.wait_for("cannot watch the inbox: no credential was given");
+    assert_eq!(terminal.end(), Some(4));
+}

@@ -115,7 +115,7 @@ async fn with_everything_all_is_well_and_no_secret_is_shown() {
     let options = options(folder.path(), |options| {
         options.claude = Some(program(folder.path(), "claude", "2.1.329 (Claude Code)"));
         options.agent = Some(program(folder.path(), "agent", ""));
-        options.github_api_url = Some(github.parse().unwrap());
+        options.github_api_url = Some(github);
         options.environment.github_token = Some("ghp_marker".into());
         options.environment.anthropic_api_key = Some("sk-marker".into());
         options.environment.anthropic_base_url = Some(model);
@@ -147,7 +147,7 @@ async fn github(status: &str, headers: &str, token: &str) -> Report {
     let folder = crate::testing::folder();
     let (github, _asked) = server(status, headers, r#"{"login":"octocat"}"#).await;
     run(&options(folder.path(), |options| {
-        options.github_api_url = Some(github.parse().unwrap());
+        options.github_api_url = Some(github);
         options.environment.github_token = Some(token.into());
     }))
     .await
@@ -222,7 +222,7 @@ async fn hosts_that_do_not_answer_are_named() {
         .local_addr()
         .unwrap();
     let report = run(&options(folder.path(), |options| {
-        options.github_api_url = Some(format!("http://{closed}").parse().unwrap());
+        options.github_api_url = Some(format!("http://{closed}"));
         options.environment.github_token = Some("ghp_x".into());
     }))
     .await;

@@ -1,10 +1,14 @@
 //! Attempts: from the wish for a worker to its end.
 
 use jiff::Timestamp;
+use mainloop_core::Event;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Error, Store, execute, query, query_one, query_opt};
+use super::{
+    Error, Occurrence, Store, execute, query, query_one, query_opt,
+    transition::{apply_in, lock_task},
+};
 
 const WANTED_HERE: &str = "\
 SELECT attempt.id, attempt.task_id, attempt.n, attempt.state, attempt.end_reason, task.short_id, task.unsandboxed, task.policy \
@@ -21,9 +25,6 @@ WHERE id = $1 AND state <> 'ended' RETURNING task_id";
 const BY_TOKEN: &str = "\
 SELECT attempt.id, attempt.task_id, attempt.n, attempt.state FROM attempt WHERE attempt.id = $1 AND attempt.token_hash = $2";
 
-const IS_ATTEMPT_TOKEN: &str =
-    "SELECT EXISTS (SELECT 1 FROM attempt WHERE token_hash = $1) AS known";
-
 const CONNECT: &str = "\
 UPDATE attempt SET state = CASE WHEN state = 'started' THEN 'live' ELSE state END, live_at = coalesce(live_at, clock_timestamp()), \
 replica = $2, link_epoch = link_epoch + 1, lost_at = NULL WHERE id = $1 AND state IN ('started', 'live') \
@@ -33,29 +34,67 @@ const LOST: &str = "\
 UPDATE attempt SET lost_at = clock_timestamp() WHERE id = $1 AND replica = $2 AND link_epoch = $3 AND lost_at IS NULL \
 AND state = 'live'";
 
+/// Not one's own: their sessions note themselves when they end.
 const ORPHANED: &str = "\
 UPDATE attempt SET lost_at = clock_timestamp() FROM (SELECT a.id FROM attempt a LEFT JOIN replica r ON r.id = a.replica \
-WHERE a.state = 'live' AND a.lost_at IS NULL AND (r.id IS NULL OR r.lease_until < clock_timestamp()) ORDER BY a.id FOR UPDATE OF a) \
-AS gone WHERE attempt.id = gone.id";
+WHERE a.state = 'live' AND a.lost_at IS NULL AND a.replica <> $1 AND (r.id IS NULL OR r.lease_until < clock_timestamp()) \
+ORDER BY a.id FOR UPDATE OF a) AS gone WHERE attempt.id = gone.id";
 
-const EXPIRED: &str = "\
-SELECT task_id, n FROM attempt WHERE state = 'live' AND lost_at < clock_timestamp() - make_interval(secs => $1) ORDER BY lost_at \
-LIMIT 100";
+/// An attempt counts as lost only while there was a plane to come back to: both times are long past.
+macro_rules! expired {
+    () => {
+        "FROM attempt CROSS JOIN (SELECT min(started_at) AS since FROM replica WHERE lease_until > clock_timestamp()) AS held \
+         WHERE attempt.state = 'live' AND attempt.lost_at < clock_timestamp() - make_interval(secs => $1) \
+         AND held.since < clock_timestamp() - make_interval(secs => $1)"
+    };
+}
+
+const EXPIRED: &str = concat!(
+    "SELECT attempt.task_id, attempt.n ",
+    expired!(),
+    " ORDER BY attempt.lost_at"
+);
+
+/// Locked: an agent that connects now waits, and is told that the attempt is over.
+const STILL_EXPIRED: &str = concat!(
+    "SELECT attempt.n ",
+    expired!(),
+    " AND attempt.task_id = $2 AND attempt.n = $3 FOR UPDATE OF attempt"
+);
+
+const STRAYS: &str = "\
+SELECT task.short_id, attempt.host_id FROM attempt JOIN task ON task.id = attempt.task_id WHERE attempt.state <> 'ended' \
+AND attempt.host_id <> $1 AND attempt.created_at < clock_timestamp() - make_interval(secs => $2) AND NOT EXISTS (\
+SELECT 1 FROM replica WHERE replica.host_id = attempt.host_id AND replica.lease_until > clock_timestamp()) \
+ORDER BY attempt.id LIMIT 10";
 
 const EARLIER_COST: &str = "SELECT coalesce(sum(cost_micros), 0)::bigint AS cost FROM attempt WHERE task_id = $1 AND n < $2";
 
+/// The task is locked before its attempt, as every transition does.
 const SPEND: &str = "\
-WITH spent AS (UPDATE attempt SET cost_micros = greatest(cost_micros, $2), input_tokens = greatest(input_tokens, $3), \
-output_tokens = greatest(output_tokens, $4) WHERE id = $1 RETURNING task_id, n, cost_micros) \
+WITH owner AS (SELECT task.id FROM task WHERE task.id = (SELECT task_id FROM attempt WHERE id = $1) FOR UPDATE), \
+spent AS (UPDATE attempt SET cost_micros = greatest(cost_micros, $2), input_tokens = greatest(input_tokens, $3), \
+output_tokens = greatest(output_tokens, $4) FROM owner WHERE attempt.id = $1 AND attempt.task_id = owner.id \
+RETURNING attempt.task_id, attempt.n, attempt.cost_micros) \
 UPDATE task SET cost_micros = spent.cost_micros + (SELECT coalesce(sum(a.cost_micros), 0) FROM attempt a \
 WHERE a.task_id = spent.task_id AND a.n <> spent.n), version = version + 1, updated_at = clock_timestamp() \
 FROM spent WHERE task.id = spent.task_id RETURNING task.id";
 
+/// `away` is how long the lease had lapsed, in seconds: below zero when it had not.
 const HOLD_LEASE: &str = "\
-INSERT INTO replica (id, lease_until) VALUES ($1, clock_timestamp() + make_interval(secs => $2)) \
-ON CONFLICT (id) DO UPDATE SET lease_until = clock_timestamp() + make_interval(secs => $2)";
+WITH before AS (SELECT lease_until FROM replica WHERE id = $1), \
+held AS (INSERT INTO replica (id, host_id, lease_until) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
+ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, \
+started_at = CASE WHEN replica.lease_until < clock_timestamp() THEN clock_timestamp() ELSE replica.started_at END \
+RETURNING started_at) \
+SELECT held.started_at, extract(epoch FROM held.started_at - before.lease_until)::float8 AS away \
+FROM held LEFT JOIN before ON true";
 
 const DROP_LEASE: &str = "DELETE FROM replica WHERE id = $1";
+
+/// A replica that is gone is worth a row only until its attempts are marked; one that comes back makes its row anew.
+const FORGET_REPLICAS: &str = "\
+DELETE FROM replica WHERE id <> $1 AND lease_until < clock_timestamp() - interval '1 hour'";
 
 const SERVER_VERSION: &str = "SELECT current_setting('server_version') AS version";
 
@@ -65,15 +104,17 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("attempts::STARTED", STARTED),
     ("attempts::ENDED", ENDED),
     ("attempts::BY_TOKEN", BY_TOKEN),
-    ("attempts::IS_ATTEMPT_TOKEN", IS_ATTEMPT_TOKEN),
     ("attempts::CONNECT", CONNECT),
     ("attempts::LOST", LOST),
     ("attempts::ORPHANED", ORPHANED),
     ("attempts::EXPIRED", EXPIRED),
+    ("attempts::STILL_EXPIRED", STILL_EXPIRED),
+    ("attempts::STRAYS", STRAYS),
     ("attempts::EARLIER_COST", EARLIER_COST),
     ("attempts::SPEND", SPEND),
     ("attempts::HOLD_LEASE", HOLD_LEASE),
     ("attempts::DROP_LEASE", DROP_LEASE),
+    ("attempts::FORGET_REPLICAS", FORGET_REPLICAS),
     ("attempts::SERVER_VERSION", SERVER_VERSION),
 ];
 
@@ -142,6 +183,15 @@ pub struct Spend {
     pub input_tokens: i64,
     /// Output tokens.
     pub output_tokens: i64,
+}
+
+/// A lease that is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Since when, without a gap.
+    pub since: Timestamp,
+    /// How long it had lapsed until now, in seconds; unset when it had not, or is new.
+    pub away: Option<f64>,
 }
 
 fn number(row: &Row) -> u32 {
@@ -219,15 +269,6 @@ impl Store {
             }))
     }
 
-    /// Whether a secret is some attempt's token, of whatever state.
-    pub async fn is_attempt_token(&self, token_hash: &[u8]) -> Result<bool, Error> {
-        let what = "check an attempt's token";
-        let client = self.connection(what).await?;
-        Ok(query_one(&client, what, IS_ATTEMPT_TOKEN, &[&token_hash])
-            .await?
-            .get("known"))
-    }
-
     /// Takes a stream of the attempt over. None when it is to end or is over.
     pub async fn attempt_connected(
         &self,
@@ -254,14 +295,18 @@ impl Store {
             .map(drop)
     }
 
-    /// Marks attempts of replicas that are gone as lost, from now on.
-    pub async fn orphans_lost(&self) -> Result<u64, Error> {
+    /// Marks attempts of other replicas that are gone as lost, from now on, and forgets those replicas in time.
+    pub async fn orphans_lost(&self, replica: Uuid) -> Result<(), Error> {
         let what = "mark orphaned attempts";
         let client = self.connection(what).await?;
-        execute(&client, what, ORPHANED, &[]).await
+        execute(&client, what, ORPHANED, &[&replica]).await?;
+        execute(&client, what, FORGET_REPLICAS, &[&replica])
+            .await
+            .map(drop)
     }
 
-    /// Attempts that have been lost for longer than that: `(task, number)`.
+    /// Attempts that have been lost for longer than that, with a plane to come back to: `(task, number)`. Not limited,
+    /// so that one that cannot be ended hides no other.
     pub async fn expired_attempts(&self, seconds: f64) -> Result<Vec<(Uuid, u32)>, Error> {
         let what = "list expired attempts";
         let client = self.connection(what).await?;
@@ -269,6 +314,40 @@ impl Store {
             .await?
             .iter()
             .map(|row| (row.get("task_id"), number(row)))
+            .collect())
+    }
+
+    /// Ends an expired attempt, unless it came back in the meantime.
+    pub async fn end_expired(&self, task: Uuid, attempt: u32, seconds: f64) -> Result<(), Error> {
+        let what = "end an expired attempt";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some((row, now)) = lock_task(&transaction, task).await? else {
+            return Ok(());
+        };
+        let n = i32::try_from(attempt).unwrap_or(i32::MAX);
+        let expired = query_opt(&transaction, what, STILL_EXPIRED, &[&seconds, &task, &n]).await?;
+        if expired.is_none() {
+            return Ok(());
+        }
+        let why = format!("not heard of for {seconds} s");
+        let mut lost = Occurrence::new(Event::AttemptLost { why }, "plane");
+        lost.attempt = attempt;
+        apply_in(&transaction, row, now, &lost).await?;
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        self.nudge().task_changed(task);
+        Ok(())
+    }
+
+    /// Attempts older than that, of hosts other than `host` that no replica looks after: `(short id, host)`, a few.
+    pub async fn strays(&self, host: &str, seconds: f64) -> Result<Vec<(String, String)>, Error> {
+        let what = "list attempts of hosts that are gone";
+        let client = self.connection(what).await?;
+        Ok(query(&client, what, STRAYS, &[&host, &seconds])
+            .await?
+            .iter()
+            .map(|row| (row.get("short_id"), row.get("host_id")))
             .collect())
     }
 
@@ -299,18 +378,22 @@ impl Store {
         )
         .await?
         {
-            self.nudge().task_changed(row.get("id"));
+            self.nudge().events_grew(row.get("id"));
         }
         Ok(())
     }
 
     /// Holds this replica's lease for so many seconds from now.
-    pub async fn hold_lease(&self, replica: Uuid, seconds: f64) -> Result<(), Error> {
+    pub async fn hold_lease(&self, replica: Uuid, host: &str, seconds: f64) -> Result<Held, Error> {
         let what = "hold the replica's lease";
         let client = self.connection(what).await?;
-        execute(&client, what, HOLD_LEASE, &[&replica, &seconds])
-            .await
-            .map(drop)
+        let row = query_one(&client, what, HOLD_LEASE, &[&replica, &host, &seconds]).await?;
+        Ok(Held {
+            since: row.get("started_at"),
+            away: row
+                .get::<_, Option<f64>>("away")
+                .filter(|away| *away >= 0.0),
+        })
     }
 
     /// The server's version.

@@ -1,6 +1,6 @@
 //! Claims: which queued tasks get a slot, and timers that are due.
 
-use mainloop_core::{Credential, Event, Step, Task, step};
+use mainloop_core::{Credential, Event, Step, Task, Wait, step};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -27,14 +27,26 @@ SELECT head.id FROM free CROSS JOIN LATERAL (\
 ORDER BY head.priority DESC, head.queued_at, head.id \
 LIMIT greatest($2::bigint - (SELECT count(*) FROM task WHERE run IN ('starting', 'live')), 0)";
 
+/// A step's deadline waits while its worker is out of touch (that has a limit of its own), and for a while after the
+/// plane was: the worker may have finished long ago, and be about to say so.
 const DUE: &str = "\
-SELECT id, timer_kind FROM task WHERE timer_at <= clock_timestamp() ORDER BY timer_at LIMIT 100";
+SELECT task.id FROM task CROSS JOIN (SELECT min(started_at) AS since FROM replica WHERE lease_until > clock_timestamp()) AS held \
+WHERE task.timer_at <= clock_timestamp() AND (task.timer_kind = 'wait' OR held.since IS NOT NULL AND NOT EXISTS (\
+SELECT 1 FROM attempt WHERE attempt.task_id = task.id AND attempt.n = task.attempt AND attempt.state <> 'ended' \
+AND (attempt.lost_at IS NOT NULL OR attempt.created_at < held.since \
+AND held.since > clock_timestamp() - make_interval(secs => $1)))) ORDER BY task.timer_at";
+
+/// Nobody was away while another replica was there.
+const DEADLINES_LATER: &str = "\
+UPDATE task SET timer_at = timer_at + make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
+WHERE timer_kind = 'deadline' AND NOT EXISTS (SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
 
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("claims::LOCK", LOCK),
     ("claims::HEADS", HEADS),
     ("claims::DUE", DUE),
+    ("claims::DEADLINES_LATER", DEADLINES_LATER),
 ];
 
 /// How many workers there may be.
@@ -120,21 +132,46 @@ impl Store {
         Ok(claimed.len())
     }
 
-    /// Tasks whose timer is due, with the event that it stands for.
-    pub async fn due_timers(&self) -> Result<Vec<(Uuid, Event)>, Error> {
+    /// Tasks whose timer is due. Deadlines of workers that were there before the plane's absence are held for so many
+    /// seconds after it. Not limited, so that one that cannot be moved on hides no other.
+    pub async fn due_timers(&self, held: f64) -> Result<Vec<Uuid>, Error> {
         let what = "list due timers";
         let client = self.connection(what).await?;
-        Ok(query(&client, what, DUE, &[])
+        Ok(query(&client, what, DUE, &[&held])
             .await?
             .iter()
-            .map(|row| {
-                let event = if row.get::<_, &str>("timer_kind") == "wait" {
-                    Event::WaitElapsed
-                } else {
-                    Event::DeadlinePassed
-                };
-                (row.get("id"), event)
-            })
+            .map(|row| row.get("id"))
             .collect())
+    }
+
+    /// Turns a task's timer into its event, if it is still due: what moved the task on has set it anew or cleared it.
+    pub async fn fire_timer(&self, task: Uuid) -> Result<(), Error> {
+        let what = "fire a timer";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        let Some((row, now)) = transition::lock_task(&transaction, task).await? else {
+            return Ok(());
+        };
+        if row.timer_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let event = match row.task.wait {
+            Wait::Until { .. } => Event::WaitElapsed,
+            Wait::None | Wait::Ci | Wait::Human(_) => Event::DeadlinePassed,
+        };
+        transition::apply_in(&transaction, row, now, &Occurrence::new(event, "plane")).await?;
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        self.nudge().task_changed(task);
+        Ok(())
+    }
+
+    /// Moves all deadlines by the time that this replica, and with it the plane, was away.
+    pub async fn deadlines_later(&self, seconds: f64, replica: Uuid) -> Result<(), Error> {
+        let what = "move deadlines";
+        let client = self.connection(what).await?;
+        execute(&client, what, DEADLINES_LATER, &[&seconds, &replica])
+            .await
+            .map(drop)
     }
 }

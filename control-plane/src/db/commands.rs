@@ -15,6 +15,9 @@ SELECT id, kind, payload FROM command WHERE task_id = $1 AND done_at IS NULL ORD
 
 const DONE: &str = "UPDATE command SET done_at = clock_timestamp() WHERE id = $1 AND task_id = $2 AND done_at IS NULL";
 
+const ALL_HEARD: &str =
+    "UPDATE command SET done_at = clock_timestamp() WHERE task_id = $1 AND done_at IS NULL";
+
 const WORD: &str =
     "INSERT INTO human_word (task_id, question, text, actor) VALUES ($1, $2, $3, $4)";
 
@@ -30,7 +33,7 @@ SELECT $1, moved.log_position - cardinality($3::text[]) + chunk.ordinality, $2, 
 FROM moved, unnest($3::text[], $4::timestamptz[], $5::text[], $6::bigint[]) WITH ORDINALITY \
 AS chunk (source, at, text, dropped, ordinality)";
 
-const PLAN: &str = "SELECT body, feedback FROM plan WHERE task_id = $1 AND revision = $2";
+const PLAN: &str = "SELECT body FROM plan WHERE task_id = $1 AND revision = $2";
 
 const FEEDBACK: &str = "\
 SELECT text FROM inbox_item WHERE task_id = $1 AND kind = 'plan' AND state = 'resolved' AND action = 'revise'";
@@ -40,6 +43,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("commands::INSERT", INSERT),
     ("commands::PENDING", PENDING),
     ("commands::DONE", DONE),
+    ("commands::ALL_HEARD", ALL_HEARD),
     ("commands::WORD", WORD),
     ("commands::WORDS", WORDS),
     ("commands::ADVANCE", ADVANCE),
@@ -169,6 +173,13 @@ pub async fn insert_word(
     )
     .await
     .map(drop)
+}
+
+/// Closes all commands of a task in the caller's transaction, for a new worker: its welcome carries their words.
+pub async fn all_heard(transaction: &Transaction<'_>, task: Uuid) -> Result<(), Error> {
+    execute(transaction, "close a task's commands", ALL_HEARD, &[&task])
+        .await
+        .map(drop)
 }
 
 /// Takes a milestone's number in the caller's transaction. False when it is not the next one.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Limits in their written form; what is left out has the default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Written {
     /// Attempts that may crash or time out.
     pub max_attempts: u32,
@@ -34,6 +34,19 @@ pub struct Written {
     pub backoff_millis: u32,
     /// Seconds of wait at most.
     pub backoff_max_seconds: u32,
+}
+
+impl Written {
+    /// The limits in a task's policy; the default ones where they do not read.
+    pub fn of_snapshot(policy: &serde_json::Value) -> Self {
+        let Some(limits) = policy.get("limits") else {
+            return Self::default();
+        };
+        Self::deserialize(limits).unwrap_or_else(|error| {
+            tracing::error!(%error, "a task's limits do not read: the default ones hold");
+            Self::default()
+        })
+    }
 }
 
 /// See [`NoCi`].

@@ -1,28 +1,37 @@
 //! Brings the schema up to date, forward only, one replica at a time.
 
+use deadpool_postgres::{ClientWrapper, Object};
+
 use super::{Error, Store};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// Held while migrating, so that two replicas that start together do not both try.
+/// A migration, and the wait for another replica's, take as long as they take.
+const UNLIMITED: &str = "SET statement_timeout = 0";
+/// Held while migrating, so that two replicas that start together do not both try. It ends with the session.
 const LOCK: &str = "SELECT pg_advisory_lock(7224210)";
-const UNLOCK: &str = "SELECT pg_advisory_unlock(7224210)";
 
 /// Applies what is missing; refuses data of a newer version.
 pub async fn migrate(store: &Store) -> Result<(), Error> {
-    let mut client = store.connection("migrate the database").await?;
-    client
+    let mut session = session(store).await?;
+    session
         .batch_execute(LOCK)
         .await
         .map_err(Error::on("lock the schema"))?;
-    let result = run(&mut client).await;
-    client
-        .batch_execute(UNLOCK)
+    run(&mut session).await
+}
+
+/// A session without a limit on statements, which never goes back to the pool.
+async fn session(store: &Store) -> Result<ClientWrapper, Error> {
+    let what = "migrate the database";
+    let session = Object::take(store.connection(what).await?);
+    session
+        .batch_execute(UNLIMITED)
         .await
-        .map_err(Error::on("unlock the schema"))?;
-    result
+        .map_err(Error::on(what))?;
+    Ok(session)
 }
 
 async fn run(client: &mut tokio_postgres::Client) -> Result<(), Error> {
@@ -49,4 +58,23 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<(), Error> {
         .await
         .map(drop)
         .map_err(Error::Migrate)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::session;
+
+    #[tokio::test]
+    async fn migrations_have_no_time_limit_and_leave_the_pool_with_its_own() {
+        let store = crate::testing::store().await;
+        let limit = async |client: &tokio_postgres::Client| -> String {
+            let row = client.query_one("SHOW statement_timeout", &[]).await;
+            row.unwrap().get(0)
+        };
+        assert_eq!(limit(&session(&store).await.unwrap()).await, "0");
+        let pooled = store.connection("look").await.unwrap();
+        assert_eq!(limit(&pooled).await, "30s");
+    }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
 };
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{
+    Config, NoTls,
+    config::{Host, SslMode},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Error, Nudge};
@@ -14,6 +17,8 @@ use super::{Error, Nudge};
 const CONNECTIONS: usize = 16;
 /// How long a caller waits for one.
 const WAIT: Duration = Duration::from_secs(10);
+/// What every session is given, after the options of the server's URL.
+const OPTIONS: &str = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000";
 
 /// Access to the database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -26,14 +31,22 @@ pub struct Store {
 impl Store {
     /// A store over a server. Connects when first asked to.
     pub fn new(mut config: Config) -> Self {
+        let options = match config.get_options() {
+            Some(own) => format!("{own} {OPTIONS}"),
+            None => OPTIONS.to_owned(),
+        };
         config
-            .options("-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000")
+            .options(options)
             .application_name("mainloop")
             .connect_timeout(WAIT);
+        if !goes_plain(&config) {
+            // The default would go on in clear text where the server, or whoever sits in between, has no TLS.
+            config.ssl_mode(SslMode::Require);
+        }
         let manager_config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let manager = if is_local(&config) {
+        let manager = if goes_plain(&config) {
             Manager::from_config(config.clone(), NoTls, manager_config)
         } else {
             Manager::from_config(config.clone(), tls(), manager_config)
@@ -77,7 +90,7 @@ impl Store {
         &self,
     ) -> Result<(tokio_postgres::Client, ListenConnection), Error> {
         let failed = Error::on("connect to the database to listen");
-        if is_local(&self.config) {
+        if goes_plain(&self.config) {
             let (client, connection) = self.config.connect(NoTls).await.map_err(failed)?;
             Ok((client, ListenConnection::Plain(Box::new(connection))))
         } else {
@@ -120,15 +133,35 @@ impl ListenConnection {
     }
 }
 
-/// A server on this machine needs no TLS; any other gets it, unless its URL turns it off.
+/// A server on this machine needs no TLS; any other gets nothing without it, unless its URL turns it off.
+fn goes_plain(config: &Config) -> bool {
+    match config.get_ssl_mode() {
+        SslMode::Disable => true,
+        SslMode::Require => false,
+        _ => is_local(config),
+    }
+}
+
+/// Whether every address is on this machine. An address that is given beside a name is the one that is dialled.
 fn is_local(config: &Config) -> bool {
-    config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
-        || config.get_hosts().iter().all(|host| match host {
-            tokio_postgres::config::Host::Unix(_) => true,
-            tokio_postgres::config::Host::Tcp(name) => {
-                matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1")
-            }
-        })
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    if addresses.is_empty() {
+        !hosts.is_empty() && hosts.iter().all(is_local_host)
+    } else {
+        addresses.iter().all(std::net::IpAddr::is_loopback)
+    }
+}
+
+fn is_local_host(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
+        }
+    }
 }
 
 fn tls() -> MakeRustlsConnect {
@@ -140,3 +173,6 @@ fn tls() -> MakeRustlsConnect {
             .with_no_client_auth(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,12 +73,7 @@ pub struct TaskRow {
 impl TaskRow {
     /// The limits that the task was confirmed with.
     pub fn limits(&self) -> Limits {
-        let written: Written = self
-            .policy
-            .get("limits")
-            .and_then(|limits| serde_json::from_value(limits.clone()).ok())
-            .unwrap_or_default();
-        Limits::from(&written)
+        Limits::from(&Written::of_snapshot(&self.policy))
     }
 }
 

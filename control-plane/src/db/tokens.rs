@@ -40,6 +40,10 @@ const BY_HASH: &str = "\
 SELECT id, name, scopes, coalesce(used_at < clock_timestamp() - interval '1 minute', true) AS stale FROM token \
 WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())";
 
+const HOLDS: &str = "\
+SELECT 1 FROM token \
+WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())";
+
 const USED: &str =
     "UPDATE token SET used_at = date_trunc('minute', clock_timestamp()) WHERE id = $1";
 
@@ -49,6 +53,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("tokens::LIST", LIST),
     ("tokens::REVOKE", REVOKE),
     ("tokens::BY_HASH", BY_HASH),
+    ("tokens::HOLDS", HOLDS),
     ("tokens::USED", USED),
 ];
 
@@ -82,6 +87,8 @@ impl From<&Row> for TokenRow {
 /// Whose secret it is.
 #[derive(Clone, Debug)]
 pub struct Holder {
+    /// The token's id.
+    pub id: String,
     /// The token's name.
     pub name: String,
     /// What it may do, by the words of the column.
@@ -151,13 +158,21 @@ impl Store {
         let Some(row) = query_opt(&client, what, BY_HASH, &[&ids::hash(secret)]).await? else {
             return Ok(None);
         };
+        let id: String = row.get("id");
         if row.get("stale") {
-            let id: String = row.get("id");
             execute(&client, what, USED, &[&id]).await?;
         }
         Ok(Some(Holder {
+            id,
             name: row.get("name"),
             scopes: row.get("scopes"),
         }))
+    }
+
+    /// Whether a token is still valid.
+    pub async fn token_holds(&self, id: &str) -> Result<bool, Error> {
+        let what = "check a stream's token";
+        let client = self.connection(what).await?;
+        Ok(query_opt(&client, what, HOLDS, &[&id]).await?.is_some())
     }
 }

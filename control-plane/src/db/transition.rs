@@ -9,7 +9,7 @@ use mainloop_core::{Event, Gate, Phase, Rejected, Run, Task, Timer, Wait, Want, 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Error, Store, TaskRow, execute, holds, query_one, query_opt, words};
+use super::{Error, Store, TaskRow, commands, execute, holds, query_one, query_opt, words};
 use crate::{task_columns, texts};
 
 const LOCK: &str = concat!(
@@ -37,7 +37,7 @@ UPDATE task SET event_seq = event_seq + 1, version = version + 1, updated_at = c
 RETURNING event_seq";
 
 const PLAN: &str = "\
-INSERT INTO plan (task_id, revision, hash, body, feedback) VALUES ($1, $2, $3, $4, $5) \
+INSERT INTO plan (task_id, revision, hash, body) VALUES ($1, $2, $3, $4) \
 ON CONFLICT (task_id, revision) DO UPDATE SET hash = excluded.hash, body = excluded.body";
 
 const START_ATTEMPT: &str = "\
@@ -128,7 +128,6 @@ impl Occurrence {
 #[expect(missing_docs, reason = "the columns are described in the migration")]
 pub struct Facts {
     pub plan_body: Option<String>,
-    pub plan_feedback: Option<String>,
     pub branch: Option<String>,
     pub pull_url: Option<String>,
     pub plan_issue: Option<(i32, String)>,
@@ -174,7 +173,8 @@ impl Store {
         loop {
             match self.try_apply(id, occurrence).await {
                 Err(error) if error.is_transient() && attempts < 3 => attempts += 1,
-                other => return other,
+                Err(error) => return Err(error),
+                Ok(applied) => return applied,
             }
         }
     }
@@ -199,23 +199,29 @@ impl Store {
             .unwrap_or_default())
     }
 
-    async fn try_apply(&self, id: Uuid, occurrence: &Occurrence) -> Result<Applied, Error> {
+    /// The outer error says that nothing was stored. The inner one is the commit's: it may have been, and a second
+    /// time would be refused.
+    async fn try_apply(
+        &self,
+        id: Uuid,
+        occurrence: &Occurrence,
+    ) -> Result<Result<Applied, Error>, Error> {
         let mut client = self.connection("change a task").await?;
         let transaction = client
             .transaction()
             .await
             .map_err(Error::on("begin a transaction"))?;
         let Some((task, now)) = lock_task(&transaction, id).await? else {
-            return Ok(Applied::Missing);
+            return Ok(Ok(Applied::Missing));
         };
         let applied = apply_in(&transaction, task, now, occurrence).await?;
-        transaction
+        let committed = transaction
             .commit()
             .await
-            .map_err(Error::on("commit a task's change"))?;
+            .map_err(Error::on("commit a task's change"));
         drop(client);
         self.nudge().task_changed(id);
-        Ok(applied)
+        Ok(committed.map(|()| applied))
     }
 }
 
@@ -286,16 +292,11 @@ pub async fn apply_in(
     if let (Event::PlanStored { revision, hash }, Some(body)) =
         (&occurrence.event, &occurrence.facts.plan_body)
     {
-        let feedback = occurrence
-            .facts
-            .plan_feedback
-            .as_deref()
-            .unwrap_or_default();
         execute(
             transaction,
             "store a plan",
             PLAN,
-            &[&row.id, &signed(*revision), hash, body, &feedback],
+            &[&row.id, &signed(*revision), hash, body],
         )
         .await?;
     }
@@ -316,6 +317,9 @@ pub async fn apply_in(
     }
     if shows_that_services_answer(&occurrence.event) {
         holds::got_through(transaction, row.id).await?;
+    }
+    if matches!(occurrence.event, Event::AttemptConnected) {
+        commands::all_heard(transaction, row.id).await?;
     }
     Ok(Applied::Changed(Box::new(row)))
 }

@@ -151,3 +151,232 @@ async fn what_an_older_attempt_says_changes_nothing_and_is_logged() {
     assert!(events.iter().all(|event| event.ignored), "{events:?}");
     assert_eq!(events.len(), 1);
 }
+
+/// How long a lost attempt is waited for.
+const LOST: f64 = 60.0;
+
+/// Runs SQL as the passing of time would have it.
+pub(crate) async fn sql(store: &Store, sql: &str) {
+    let client = store.connection("prepare a test").await.unwrap();
+    client.batch_execute(sql).await.unwrap();
+}
+
+/// A task whose worker is live, and its attempt.
+pub(crate) async fn live(store: &Store, replica: Uuid) -> (Uuid, Uuid) {
+    let task = queued(store, "one", 0).await;
+    store.claim("here", CAPS).await.unwrap();
+    let attempt = store.open_attempts("here").await.unwrap().remove(0).id;
+    assert!(store.attempt_started(attempt, &[7]).await.unwrap());
+    let connected = store.attempt_connected(attempt, replica).await.unwrap();
+    assert!(connected.is_some());
+    apply(store, task, 1, Event::AttemptConnected).await;
+    (task, attempt)
+}
+
+async fn expired(store: &Store) -> usize {
+    store.expired_attempts(LOST).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn the_absence_of_the_plane_is_not_counted_as_that_of_its_workers() {
+    let store = testing::store().await;
+    let (task, _) = live(&store, Uuid::now_v7()).await;
+    sql(
+        &store,
+        "UPDATE attempt SET lost_at = now() - interval '1 hour'",
+    )
+    .await;
+    // No plane is there, and then one that has just started.
+    assert_eq!(expired(&store).await, 0);
+    let replica = Uuid::now_v7();
+    store.hold_lease(replica, "here", 10.0).await.unwrap();
+    assert_eq!(expired(&store).await, 0);
+    store.end_expired(task, 1, LOST).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Live);
+
+    sql(
+        &store,
+        "UPDATE replica SET started_at = now() - interval '61 s'",
+    )
+    .await;
+    assert_eq!(expired(&store).await, 1);
+    // It came back between the look and the act.
+    sql(&store, "UPDATE attempt SET lost_at = NULL").await;
+    store.end_expired(task, 1, LOST).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Live);
+    sql(
+        &store,
+        "UPDATE attempt SET lost_at = now() - interval '1 hour'",
+    )
+    .await;
+    store.end_expired(task, 1, LOST).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Idle);
+}
+
+#[tokio::test]
+async fn a_lease_that_lapsed_begins_anew_and_loses_none_of_its_own() {
+    let store = testing::store().await;
+    let replica = Uuid::now_v7();
+    let first = store.hold_lease(replica, "here", 10.0).await.unwrap();
+    let (task, _) = live(&store, replica).await;
+    let held = store.hold_lease(replica, "here", 10.0).await.unwrap();
+    assert_eq!((held.since, held.away), (first.since, None));
+
+    sql(
+        &store,
+        "UPDATE replica SET lease_until = now() - interval '5 s'",
+    )
+    .await;
+    let lost = "UPDATE attempt SET lost_at = lost_at - interval '1 hour' WHERE lost_at IS NOT NULL";
+    store.orphans_lost(replica).await.unwrap();
+    sql(&store, lost).await;
+    let held = store.hold_lease(replica, "here", 10.0).await.unwrap();
+    assert!(held.since > first.since, "{held:?}");
+    assert!(held.away.is_some_and(|away| away >= 5.0), "{held:?}");
+    sql(
+        &store,
+        "UPDATE replica SET started_at = now() - interval '61 s'",
+    )
+    .await;
+    assert_eq!(expired(&store).await, 0);
+
+    // Another replica takes them for lost, and forgets in time who held them.
+    sql(
+        &store,
+        "UPDATE replica SET lease_until = now() - interval '2 hours'",
+    )
+    .await;
+    let other = Uuid::now_v7();
+    store.orphans_lost(other).await.unwrap();
+    sql(&store, lost).await;
+    store.hold_lease(other, "there", 10.0).await.unwrap();
+    sql(
+        &store,
+        "UPDATE replica SET started_at = now() - interval '61 s'",
+    )
+    .await;
+    assert_eq!(store.expired_attempts(LOST).await.unwrap(), [(task, 1)]);
+    let again = store.hold_lease(replica, "here", 10.0).await.unwrap();
+    assert_eq!(again.away, None);
+}
+
+#[tokio::test]
+async fn a_timer_that_was_set_anew_does_not_fire() {
+    let store = testing::store().await;
+    let (task, _) = live(&store, Uuid::now_v7()).await;
+    store.fire_timer(task).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Live);
+    sql(&store, "UPDATE task SET timer_at = now()").await;
+    store.fire_timer(task).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Idle);
+    // The wait that came of it is not over.
+    store.fire_timer(task).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Idle);
+    sql(&store, "UPDATE task SET timer_at = now()").await;
+    store.fire_timer(task).await.unwrap();
+    assert_eq!(run(&store, task).await, Run::Queued);
+}
+
+#[tokio::test]
+async fn deadlines_wait_for_workers_that_are_about_to_come_back() {
+    let store = testing::store().await;
+    let replica = Uuid::now_v7();
+    let due = || async { store.due_timers(LOST).await.unwrap().len() };
+    store.hold_lease(replica, "here", 10.0).await.unwrap();
+    live(&store, replica).await;
+    sql(&store, "UPDATE task SET timer_at = now()").await;
+    assert_eq!(due().await, 1);
+    // Its stream has ended: that has a limit of its own.
+    sql(&store, "UPDATE attempt SET lost_at = now()").await;
+    assert_eq!(due().await, 0);
+    sql(&store, "UPDATE attempt SET lost_at = NULL").await;
+    // The plane was away, and is back.
+    store.drop_lease(replica).await.unwrap();
+    assert_eq!(due().await, 0);
+    store.hold_lease(replica, "here", 10.0).await.unwrap();
+    assert_eq!(due().await, 0);
+    let a_minute_ago = "UPDATE replica SET started_at = now() - interval '61 s'; \
+                        UPDATE attempt SET created_at = now() - interval '2 min'";
+    sql(&store, a_minute_ago).await;
+    assert_eq!(due().await, 1);
+    // It slept, and so did the work.
+    store.deadlines_later(3600.0, replica).await.unwrap();
+    assert_eq!(due().await, 0);
+}
+
+#[tokio::test]
+async fn attempts_of_a_host_that_is_gone_are_named() {
+    let store = testing::store().await;
+    let (task, _) = live(&store, Uuid::now_v7()).await;
+    let strays = || async { store.strays("elsewhere", 600.0).await.unwrap() };
+    assert_eq!(strays().await, []);
+    sql(
+        &store,
+        "UPDATE attempt SET created_at = now() - interval '11 min'",
+    )
+    .await;
+    let short = store.task_for_link(task).await.unwrap().unwrap().short_id;
+    assert_eq!(strays().await, [(short.clone(), "here".to_owned())]);
+    let problem = super::stray_problem(&strays().await).unwrap();
+    assert!(problem.contains(&short), "{problem}");
+    assert_eq!(store.strays("here", 600.0).await.unwrap(), []);
+    let there = Uuid::now_v7();
+    store.hold_lease(there, "here", 10.0).await.unwrap();
+    assert_eq!(strays().await, []);
+    assert_eq!(super::stray_problem(&[]), None);
+}
+
+/// A person cancels while the worker tells what it has spent.
+#[tokio::test]
+async fn spend_and_a_transition_do_not_lock_each_other_out() {
+    use crate::db::{
+        attempts::Spend,
+        transition::{apply_in, lock_task},
+    };
+
+    let store = testing::store().await;
+    let (task, attempt) = live(&store, Uuid::now_v7()).await;
+    let mut client = store.connection("cancel").await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    let (row, now) = lock_task(&transaction, task).await.unwrap().unwrap();
+    let spend = Spend {
+        cost_micros: 7,
+        input_tokens: 1,
+        output_tokens: 1,
+    };
+    let cancelling = async {
+        testing::until("the spend to wait for the task", || async {
+            let client = store.connection("look").await.unwrap();
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                           AND wait_event_type = 'Lock'";
+            let count: i64 = client.query_one(waiting, &[]).await.unwrap().get(0);
+            if count > 0 { Ok(()) } else { Err(count) }
+        })
+        .await;
+        let cancel = Occurrence::new(Event::CancelRequested, "ada");
+        apply_in(&transaction, row, now, &cancel).await.unwrap();
+        transaction.commit().await.unwrap();
+    };
+    let (stored, ()) = tokio::join!(store.attempt_spent(attempt, spend), cancelling);
+    stored.unwrap();
+    let row = store.task_for_link(task).await.unwrap().unwrap();
+    assert_eq!(row.cost_micros, 7);
+}
+
+#[tokio::test]
+async fn a_new_worker_is_not_told_again_what_its_welcome_tells() {
+    let store = testing::store().await;
+    let (task, attempt) = live(&store, Uuid::now_v7()).await;
+    let said = store.say_to_task(task, Uuid::new_v4(), "Mind the gap.", "ada");
+    said.await.unwrap();
+    assert_eq!(store.pending_commands(task).await.unwrap().len(), 1);
+    let why = "killed".to_owned();
+    apply(&store, task, 1, Event::AttemptLost { why }).await;
+    store.attempt_ended(attempt, "gone").await.unwrap();
+    apply(&store, task, 0, Event::WaitElapsed).await;
+    store.claim("here", CAPS).await.unwrap();
+    apply(&store, task, 2, Event::AttemptConnected).await;
+    assert_eq!(store.pending_commands(task).await.unwrap().len(), 0);
+    let words = store.human_words(task).await.unwrap();
+    assert_eq!(words[0].text, "Mind the gap.");
+}

@@ -43,6 +43,8 @@ const GRACE: Duration = Duration::from_secs(4);
 const LAST_WORDS: u64 = 512;
 /// The process's mark in a worker's folder.
 const MARK: &str = "process.json";
+/// What the name of a folder begins with that is only left to be removed.
+const GONE: &str = ".gone-";
 
 /// What the launcher needs to make workers.
 #[derive(Clone, Debug)]
@@ -141,6 +143,8 @@ pub struct Launcher {
     options: Options,
     supervisor: Supervisor,
     exited: Arc<Notify>,
+    /// Wakes whoever removes the folders of workers that are gone.
+    gone: Arc<Notify>,
     ending: HashMap<Uuid, Instant>,
 }
 
@@ -152,12 +156,22 @@ impl Launcher {
             options,
             supervisor,
             exited: Arc::new(Notify::new()),
+            gone: Arc::new(Notify::new()),
             ending: HashMap::new(),
         }
     }
 
     /// Makes the world match until told to stop. Workers go on without it.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.supervisor.spawn(
+            "removal of workers' folders",
+            OnExit::Fatal,
+            clear(
+                self.options.workers.clone(),
+                Arc::clone(&self.gone),
+                stop.clone(),
+            ),
+        );
         loop {
             if let Err(error) = self.reconcile().await {
                 tracing::warn!(
@@ -182,33 +196,47 @@ impl Launcher {
     async fn reconcile(&mut self) -> Result<(), db::Error> {
         let attempts = self.store.open_attempts(&self.options.host).await?;
         for attempt in &attempts {
-            match attempt.state {
-                State::Wanted => self.start(attempt).await?,
-                State::Started | State::Live => {
-                    if !self.process(attempt.id).is_some_and(Process::is_alive) {
-                        let why = match self.last_words(attempt.id) {
-                            Some(words) => format!("its process ended; its last words: {words}"),
-                            None => "its process ended".to_owned(),
-                        };
-                        self.lost(attempt, &why).await?;
-                    }
-                }
-                State::Ending => {
-                    if self.end(attempt.id).await {
-                        self.store
-                            .attempt_ended(attempt.id, &attempt.end_reason)
-                            .await?;
-                    }
-                }
+            // One that cannot be looked after leaves the others alone.
+            if let Err(error) = self.look_after(attempt).await {
+                tracing::warn!(
+                    task.id = %attempt.task_id,
+                    attempt.n = attempt.n,
+                    error = errors::chain(&error),
+                    "could not look after a worker"
+                );
             }
         }
         let wanted: HashSet<Uuid> = attempts.iter().map(|attempt| attempt.id).collect();
         for id in self.folders() {
             if !wanted.contains(&id) {
-                self.end(id).await;
+                self.end(id);
             }
         }
         Ok(())
+    }
+
+    async fn look_after(&mut self, attempt: &Open) -> Result<(), db::Error> {
+        match attempt.state {
+            State::Wanted => self.start(attempt).await,
+            State::Started | State::Live => {
+                if self.process(attempt.id).is_some_and(Process::is_alive) {
+                    return Ok(());
+                }
+                let why = match self.last_words(attempt.id) {
+                    Some(words) => format!("its process ended; its last words: {words}"),
+                    None => "its process ended".to_owned(),
+                };
+                self.lost(attempt, &why).await
+            }
+            State::Ending => {
+                if self.end(attempt.id) {
+                    self.store
+                        .attempt_ended(attempt.id, &attempt.end_reason)
+                        .await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     async fn start(&self, attempt: &Open) -> Result<(), db::Error> {
@@ -301,9 +329,15 @@ impl Launcher {
         drop(pipe);
         let exited = Arc::clone(&self.exited);
         let attempt_id = attempt.id;
+        let stop = self.supervisor.stop_token();
         self.supervisor
             .spawn("worker process", OnExit::Log, async move {
-                match child.wait().await {
+                let ended = tokio::select! {
+                    // It outlives the plane, whose stop does not wait for it.
+                    () = stop.cancelled() => return,
+                    ended = child.wait() => ended,
+                };
+                match ended {
                     Ok(status) => tracing::info!(attempt.id = %attempt_id, %status, "worker process ended"),
                     Err(error) => tracing::warn!(attempt.id = %attempt_id, %error, "could not wait for a worker process"),
                 }
@@ -312,8 +346,8 @@ impl Launcher {
         Ok(())
     }
 
-    /// Ends a worker's process and removes its folder, step by step. True when nothing is left.
-    async fn end(&mut self, id: Uuid) -> bool {
+    /// Ends a worker's process and puts its folder away, step by step. True when nothing is left but to remove it.
+    fn end(&mut self, id: Uuid) -> bool {
         if let Some(process) = self.process(id)
             && process.is_alive()
         {
@@ -328,13 +362,13 @@ impl Launcher {
         }
         self.ending.remove(&id);
         let dir = self.folder(id);
-        let removed = tokio::task::spawn_blocking({
-            let dir = dir.clone();
-            move || remove(&dir)
-        })
-        .await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(dir = %dir.display(), %error, "could not remove a worker's folder");
+        // Removing may take long, and nobody waits for it.
+        match std::fs::rename(&dir, self.options.workers.join(format!("{GONE}{id}"))) {
+            Ok(()) => self.gone.notify_one(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "could not put a worker's folder away");
+            }
         }
         true
     }
@@ -402,13 +436,43 @@ impl Launcher {
         loop {
             let mut left = false;
             for id in self.folders() {
-                left |= !self.end(id).await;
+                left |= !self.end(id);
             }
             if !left || Instant::now() > deadline {
-                return;
+                break;
             }
             tokio::time::sleep(ENDING_POLL).await;
         }
+        remove_gone(self.options.workers).await;
+    }
+}
+
+/// Removes the folders of workers that are gone, until `stop`. What is left then, the next start removes.
+async fn clear(workers: PathBuf, gone: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = remove_gone(workers.clone()) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = gone.notified() => {}
+        }
+    }
+}
+
+async fn remove_gone(workers: PathBuf) {
+    let removed = tokio::task::spawn_blocking(move || {
+        for entry in std::fs::read_dir(&workers).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(GONE)
+                && let Err(error) = remove(&entry.path())
+            {
+                tracing::warn!(dir = %entry.path().display(), %error, "could not remove a worker's folder");
+            }
+        }
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, "could not remove workers' folders");
     }
 }
 

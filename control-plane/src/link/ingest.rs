@@ -17,6 +17,12 @@ use crate::{
     texts,
 };
 
+/// From the attempt's milestone of this number on its notes are no longer kept: what runs in the harness can make as
+/// many as it likes.
+const NOTES: i64 = 1000;
+/// What is noted last.
+const NOTES_END: &str = "this attempt has told so much that what it notes from here on is not kept";
+
 /// Stores a milestone, or finds that it was stored before. Returns the number up to which all are durable.
 pub(super) async fn milestone(
     store: &Store,
@@ -69,19 +75,34 @@ pub(super) async fn milestone(
             if let Some(session) = session {
                 transition::set_session(&transaction, task.id, &session).await?;
             }
-            append_event(
-                &transaction,
-                task.id,
-                kind,
-                &text,
-                "worker",
-                identity.n,
-                &detail,
-                false,
-            )
-            .await?;
+            if milestone.seq < NOTES {
+                append_event(
+                    &transaction,
+                    task.id,
+                    kind,
+                    &text,
+                    "worker",
+                    identity.n,
+                    &detail,
+                    false,
+                )
+                .await?;
+            }
         }
         Reading::Nothing => {}
+    }
+    if milestone.seq == NOTES {
+        append_event(
+            &transaction,
+            identity.task_id,
+            "progress",
+            NOTES_END,
+            "plane",
+            identity.n,
+            &json!({ "text": NOTES_END }),
+            false,
+        )
+        .await?;
     }
     transaction.commit().await.map_err(Error::on(what))?;
     drop(client);

@@ -9,13 +9,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use mainloop_core::{Event, Run};
 use mainloop_proto::v1::{
-    AnswerCommand, Command, ConnectRequest, ConnectResponse, HeartbeatAck, LogCredit, LogSource,
-    MilestoneAck, SayCommand, command, connect_request::Frame as In,
+    AnswerCommand, Command, ConnectRequest, ConnectResponse, GoAway, HeartbeatAck, LogChunk,
+    LogCredit, LogSource, MilestoneAck, SayCommand, command, connect_request::Frame as In,
     connect_response::Frame as Out,
 };
 use tokio::{
-    sync::{broadcast, mpsc},
-    time::{Instant, timeout_at},
+    sync::{broadcast, mpsc, watch},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
@@ -43,6 +43,17 @@ const CREDIT_STEP: i32 = 64;
 const POLL: Duration = Duration::from_secs(5);
 /// A stream without any frame for so long is dead: the agent sends heartbeats all the time.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long a frame may wait for room. The agent may wait for us in the same way, and then neither reads.
+const STUCK: Duration = Duration::from_secs(5);
+/// Bytes of an attempt's log that are kept: many times what a long session writes. Credit is handed back for what is
+/// stored alone, so that the agent drops the rest by itself.
+const LOG_MAX: i64 = 64 << 20;
+/// The last line of a log that is full.
+const LOG_FULL: &str = "The log of this attempt is full: what follows is not kept.\n";
+/// Wait after the first failure to note a lost stream; doubles with each further one.
+const BACKOFF: Duration = Duration::from_millis(250);
+/// Longest wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Why a session ends.
 enum End {
@@ -66,6 +77,8 @@ pub(super) async fn run(
     incoming: Streaming<ConnectRequest>,
     outgoing: mpsc::Sender<Result<ConnectResponse, Status>>,
 ) {
+    // Before the connection is noted: whoever takes it for lost from then on does so in a gap of the lease.
+    let gaps = shared.lease.gaps();
     let connected = match shared
         .store
         .attempt_connected(identity.id, shared.replica)
@@ -81,7 +94,7 @@ pub(super) async fn run(
             return;
         }
         Err(error) => {
-            let _ = outgoing.send(Err(super::internal(&error))).await;
+            let _ = outgoing.try_send(Err(super::internal(&error)));
             return;
         }
     };
@@ -95,18 +108,16 @@ pub(super) async fn run(
         logs: Vec::new(),
         logs_due: None,
         used_credit: 0,
+        log_size: 0,
+        look_at: Instant::now() + POLL,
     };
-    let stop = shared.supervisor.stop_token();
-    let end = tokio::select! {
-        end = session.serve(incoming, connected) => end,
-        () = stop.cancelled() => {
-            send(&session.outgoing, Out::GoAway(mainloop_proto::v1::GoAway {})).await;
-            Ok(())
-        }
-    };
-    let _ = session.flush_logs().await;
+    let end = session.serve(incoming, connected, gaps).await;
+    let unstored = session.flush_logs().await;
     match end {
-        Ok(()) | Err(End::Gone) => tracing::debug!(attempt.id = %identity.id, "link ended"),
+        Ok(()) => {
+            send(&session.outgoing, Out::GoAway(GoAway {})).await;
+        }
+        Err(End::Gone) => {}
         Err(End::Over(why)) => {
             send(&session.outgoing, Out::Assignment(welcome::stop(why))).await;
         }
@@ -114,20 +125,34 @@ pub(super) async fn run(
             tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "link failed");
         }
     }
-    if let Err(error) = shared
+    if let Err(End::Store(error)) = unstored {
+        tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "the end of a log is lost");
+    }
+    tracing::debug!(attempt.id = %identity.id, "link ended");
+    note_lost(&shared, identity, connected.link_epoch).await;
+}
+
+/// Until it is noted: an attempt that nobody takes for lost is one that nobody ends. At a stop the next plane finds it.
+async fn note_lost(shared: &Shared, identity: Identity, epoch: i64) {
+    let stop = shared.supervisor.stop_token();
+    let mut wait = BACKOFF;
+    while let Err(error) = shared
         .store
-        .attempt_lost(identity.id, shared.replica, connected.link_epoch)
+        .attempt_lost(identity.id, shared.replica, epoch)
         .await
     {
         tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "could not note a lost stream");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(BACKOFF_MAX),
+        }
     }
 }
 
+/// False when the agent is gone, or stuck.
 async fn send(outgoing: &mpsc::Sender<Result<ConnectResponse, Status>>, frame: Out) -> bool {
-    outgoing
-        .send(Ok(ConnectResponse { frame: Some(frame) }))
-        .await
-        .is_ok()
+    let frame = Ok(ConnectResponse { frame: Some(frame) });
+    outgoing.send_timeout(frame, STUCK).await.is_ok()
 }
 
 struct Session {
@@ -142,15 +167,24 @@ struct Session {
     logs: Vec<Chunk>,
     logs_due: Option<Instant>,
     used_credit: i32,
+    /// How many bytes of log the attempt has, stored or gathered.
+    log_size: i64,
+    /// When the task's row is looked at again, whatever comes until then.
+    look_at: Instant,
 }
 
 impl Session {
+    /// Moves frames until the agent is to connect anew.
     async fn serve(
         &mut self,
         mut incoming: Streaming<ConnectRequest>,
         connected: Connected,
+        mut gaps: watch::Receiver<Option<Timestamp>>,
     ) -> Result<(), End> {
+        let stop = self.shared.supervisor.stop_token();
         let store = &self.shared.store;
+        let (task, n) = (self.identity.task_id, self.identity.n);
+        self.log_size = store.log_size(task, n).await?;
         let mut hello = Occurrence::new(Event::AttemptConnected, "worker");
         hello.attempt = self.identity.n;
         // A reconnect finds the task live already.
@@ -171,8 +205,13 @@ impl Session {
         self.tell_commands().await?;
         let mut silent_since = Instant::now();
         loop {
-            let wake = self.logs_due.unwrap_or_else(|| Instant::now() + POLL);
+            let wake = self
+                .logs_due
+                .map_or(self.look_at, |due| due.min(self.look_at));
+            // Frames are never given up half-way: what was taken off the stream is stored.
             tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = gaps.changed() => return Ok(()),
                 frame = timeout_at(silent_since + SILENCE, incoming.next()) => {
                     match frame {
                         Ok(Some(Ok(ConnectRequest { frame: Some(frame) }))) => {
@@ -191,10 +230,12 @@ impl Session {
                         Err(broadcast::error::RecvError::Closed) => return Err(End::Gone),
                     }
                 }
-                () = tokio::time::sleep_until(wake) => {
-                    if self.logs_due.is_some() {
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    if self.logs_due.is_some_and(|due| due <= now) {
                         self.flush_logs().await?;
-                    } else {
+                    }
+                    if self.look_at <= now {
                         self.tell().await?;
                     }
                 }
@@ -228,16 +269,9 @@ impl Session {
                 self.tell().await?;
             }
             In::Log(log) => {
-                self.logs.push(Chunk {
-                    source: source(log.source()),
-                    at: log.time.map_or_else(Timestamp::now, ingest::time),
-                    text: log.text,
-                    dropped: log.dropped.max(0),
-                });
+                self.gather(log);
                 if self.logs.len() >= BATCH {
                     self.flush_logs().await?;
-                } else if self.logs_due.is_none() {
-                    self.logs_due = Some(Instant::now() + GATHER);
                 }
             }
             In::CommandDone(done) => {
@@ -261,8 +295,32 @@ impl Session {
         Ok(())
     }
 
+    fn gather(&mut self, log: LogChunk) {
+        if self.log_size >= LOG_MAX {
+            return;
+        }
+        let at = log.time.map_or_else(Timestamp::now, ingest::time);
+        self.log_size += i64::try_from(log.text.len()).unwrap_or(i64::MAX);
+        self.logs.push(Chunk {
+            source: source(log.source()),
+            at,
+            text: log.text,
+            dropped: log.dropped.max(0),
+        });
+        if self.log_size >= LOG_MAX {
+            self.logs.push(Chunk {
+                source: source(LogSource::Agent),
+                at,
+                text: LOG_FULL.to_owned(),
+                dropped: 0,
+            });
+        }
+        self.logs_due.get_or_insert_with(|| Instant::now() + GATHER);
+    }
+
     /// Tells the agent what the task's row says, if it is something new.
     async fn tell(&mut self) -> Result<(), End> {
+        self.look_at = Instant::now() + POLL;
         let store = &self.shared.store;
         let Some(task) = store.task_for_link(self.identity.task_id).await? else {
             return Err(End::Over("the task is gone"));
@@ -314,12 +372,12 @@ impl Session {
         if self.logs.is_empty() {
             return Ok(());
         }
-        let chunks = std::mem::take(&mut self.logs);
         self.shared
             .store
-            .append_logs(self.identity.task_id, self.identity.n, &chunks)
+            .append_logs(self.identity.task_id, self.identity.n, &self.logs)
             .await?;
-        self.used_credit += i32::try_from(chunks.len()).unwrap_or(i32::MAX);
+        self.used_credit += i32::try_from(self.logs.len()).unwrap_or(i32::MAX);
+        self.logs.clear();
         if self.used_credit >= CREDIT_STEP {
             let chunks = std::mem::take(&mut self.used_credit);
             self.send(Out::LogCredit(LogCredit { chunks })).await?;
@@ -336,3 +394,6 @@ fn source(source: LogSource) -> &'static str {
         LogSource::Tool => "tool",
     }
 }
+
+#[cfg(test)]
+mod tests;

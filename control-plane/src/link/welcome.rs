@@ -12,9 +12,15 @@ use crate::{
     db::{
         Error, Store, TaskRow,
         attempts::{Connected, Identity},
+        commands::Word,
     },
     rpc::convert,
 };
+
+/// People's words that a worker is given, in bytes with their frames: an agent takes messages of 4 MiB.
+const WORDS: usize = 256 << 10;
+/// What a word takes beside its texts.
+const FRAME: usize = 64;
 
 /// What this plane offers its workers.
 #[derive(Clone)]
@@ -54,18 +60,32 @@ pub(super) async fn welcome(
         earlier_cost_micros: store.earlier_cost(task.id, identity.n).await?,
         heartbeat_seconds: HEARTBEAT_SECONDS,
         lease_seconds: i32::try_from(2 * LEASE.as_secs()).unwrap_or(i32::MAX),
-        human_words: human_words
-            .into_iter()
-            .map(|word| HumanWord {
-                question: word.question,
-                text: word.text,
-                time: Some(convert::timestamp(word.at)),
-            })
-            .collect(),
+        human_words: newest(&human_words),
         session_id: task.session_id.clone(),
         log_credit: CREDIT,
         task: Some(convert::task(&task, &[])),
     }))
+}
+
+/// The newest words that fit, oldest first, with a note in place of the others.
+fn newest(words: &[Word]) -> Vec<HumanWord> {
+    let mut size = 0;
+    let fitting = words.iter().rev().take_while(|word| {
+        size += word.question.len() + word.text.len() + FRAME;
+        size <= WORDS
+    });
+    let left_out = words.len() - fitting.count();
+    let note = left_out.checked_sub(1).map(|last| HumanWord {
+        question: String::new(),
+        text: format!("({left_out} older messages are left out.)"),
+        time: Some(convert::timestamp(words[last].at)),
+    });
+    let said = words[left_out..].iter().map(|word| HumanWord {
+        question: word.question.clone(),
+        text: word.text.clone(),
+        time: Some(convert::timestamp(word.at)),
+    });
+    note.into_iter().chain(said).collect()
 }
 
 /// The end of a worker.
@@ -147,4 +167,50 @@ fn plan_hash(task: &TaskRow) -> String {
         .as_ref()
         .map(|plan| plan.hash.clone())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use jiff::Timestamp;
+    use prost::Message;
+
+    use super::*;
+
+    fn words(count: i64, text: &str) -> Vec<Word> {
+        let word = |second| Word {
+            question: String::new(),
+            text: format!("{second} {text}"),
+            at: Timestamp::from_second(second).unwrap(),
+        };
+        (0..count).map(word).collect()
+    }
+
+    #[test]
+    fn words_that_fit_are_all_told() {
+        assert!(newest(&[]).is_empty());
+        let told = newest(&words(3, "oil it"));
+        let texts: Vec<&str> = told.iter().map(|word| word.text.as_str()).collect();
+        assert_eq!(texts, ["0 oil it", "1 oil it", "2 oil it"]);
+    }
+
+    #[test]
+    fn of_too_many_words_the_newest_are_told() {
+        for (count, text) in [(1_000, "x".repeat(16 << 10)), (100_000, String::new())] {
+            let told = newest(&words(count, &text));
+            let last = told.last().unwrap();
+            assert!(last.text.starts_with(&(count - 1).to_string()));
+            let left_out = usize::try_from(count).unwrap() - (told.len() - 1);
+            assert_eq!(
+                told[0].text,
+                format!("({left_out} older messages are left out.)")
+            );
+            assert!(told[1].text.starts_with(&left_out.to_string()));
+            let welcome = Welcome {
+                human_words: told,
+                ..Welcome::default()
+            };
+            assert!(welcome.encoded_len() <= WORDS, "{}", welcome.encoded_len());
+        }
+    }
 }

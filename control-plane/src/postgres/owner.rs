@@ -30,6 +30,20 @@ pub(super) fn name(uid: Uid) -> Result<String, Error> {
         .ok_or(Error::NoUser(uid.as_raw()))
 }
 
+/// A new folder that is closed to all others.
+pub(super) fn make_closed(path: &Path) -> Result<(), Error> {
+    fs::create_dir(path).map_err(on("make", path))?;
+    fs::set_permissions(path, PermissionsExt::from_mode(0o700)).map_err(on("close", path))
+}
+
+/// Replaces a file of the plane's own, which the server reads, in one step.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let beside = path.with_extension("new");
+    fs::write(&beside, text).map_err(on("write", &beside))?;
+    fs::set_permissions(&beside, PermissionsExt::from_mode(0o644)).map_err(on("open", &beside))?;
+    fs::rename(&beside, path).map_err(on("replace", path))
+}
+
 impl Owner {
     /// The owner of what is there, else the one that a new cluster gets. Also makes the data folder.
     pub(super) fn find(data_dir: &Path, folder: &Path) -> Result<Self, Error> {
@@ -116,24 +130,8 @@ impl Owner {
         Ok(())
     }
 
-    /// A new folder that is closed to all others.
-    pub(super) fn make_folder(&self, path: &Path) -> Result<(), Error> {
-        fs::create_dir(path).map_err(on("make", path))?;
-        fs::set_permissions(path, PermissionsExt::from_mode(0o700)).map_err(on("close", path))?;
-        self.give(path)
-    }
-
-    /// Replaces a file in one step.
-    pub(super) fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
-        let beside = path.with_extension("new");
-        fs::write(&beside, text).map_err(on("write", &beside))?;
-        fs::set_permissions(&beside, PermissionsExt::from_mode(0o600))
-            .map_err(on("close", &beside))?;
-        self.give(&beside)?;
-        fs::rename(&beside, path).map_err(on("replace", path))
-    }
-
-    fn give(&self, path: &Path) -> Result<(), Error> {
+    /// Makes a file or folder the owner's.
+    pub(super) fn give(&self, path: &Path) -> Result<(), Error> {
         if self.other {
             nix::unistd::chown(path, Some(self.uid), Some(self.gid))
                 .map_err(|errno| on("give away", path)(errno.into()))?;

@@ -132,15 +132,114 @@ async fn a_broken_off_initdb_is_begun_again() {
     server.stop().await.unwrap();
 }
 
+/// The version file of a cluster that no program here can run.
+fn cluster_of_nine(data_dir: &Path) -> PathBuf {
+    let owner = Owner::find(data_dir, &data_dir.join("postgres")).unwrap();
+    let data = data_dir.join("postgres/data");
+    std::fs::create_dir_all(&data).unwrap();
+    let version = data.join("PG_VERSION");
+    std::fs::write(&version, "9\n").unwrap();
+    for path in [&version, &data, &data_dir.join("postgres")] {
+        owner.give(path).unwrap();
+    }
+    version
+}
+
+#[tokio::test]
+async fn a_folder_that_does_not_read_as_a_cluster_is_never_replaced() {
+    // As when its disk is not mounted yet.
+    let folder = folder();
+    let version = cluster_of_nine(folder.path());
+    std::fs::remove_file(&version).unwrap();
+    let kept = folder.path().join("postgres/data/kept");
+    std::fs::write(&kept, "rows").unwrap();
+    let error = Server::start(options(folder.path())).await.unwrap_err();
+    assert!(matches!(error, Error::NoCluster { .. }), "{error}");
+    let seen = look(&options(folder.path())).unwrap_err();
+    assert!(matches!(seen, Error::NoCluster { .. }), "{seen}");
+
+    // As when the disk fails.
+    std::fs::create_dir(&version).unwrap();
+    let error = Server::start(options(folder.path())).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { path, .. } if *path == version),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "rows");
+
+    // As when it is a link to a disk that is not there.
+    let linked = crate::testing::folder();
+    let folder = linked.path().join("postgres");
+    std::os::unix::fs::symlink(linked.path().join("disk"), &folder).unwrap();
+    let error = Server::start(options(linked.path())).await.unwrap_err();
+    assert!(matches!(error, Error::NoCluster { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn links_in_the_servers_folder_lead_the_plane_nowhere() {
+    let folder = folder();
+    let server = start(folder.path()).await;
+    let data = server.layout.data();
+    server.stop().await.unwrap();
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "untouched").unwrap();
+    std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o604)).unwrap();
+    let before = std::fs::metadata(&victim).unwrap();
+    for name in ["pg_hba.conf", "pg_hba.new", "pg_ident.conf", "pg_ident.new"] {
+        let link = data.join(name);
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+    }
+    std::os::unix::fs::symlink(&victim, folder.path().join("postgres/server.log")).unwrap();
+
+    let server = start(folder.path()).await;
+    let connected = client(&server).await;
+    for (setting, path) in [
+        ("hba_file", &server.layout.access),
+        ("ident_file", &server.layout.users),
+    ] {
+        let row = connected.query_one(&format!("SHOW {setting}"), &[]).await;
+        assert_eq!(row.unwrap().get::<_, &str>(0), path.to_str().unwrap());
+        let file = std::fs::metadata(path).unwrap();
+        assert_eq!(file.uid(), nix::unistd::geteuid().as_raw());
+    }
+    let after = std::fs::metadata(&victim).unwrap();
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+    assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
+    drop(connected);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_on_its_way_out_gets_a_successor() {
+    let folder = folder();
+    let first = start(folder.path()).await;
+    let process = first.pid().unwrap();
+    let lingers = client(&first).await;
+    // It takes nobody else, and waits for this client.
+    kill(process, Signal::SIGTERM).unwrap();
+    until("the server to take nobody", || async {
+        match connect(&first.config()).await {
+            Ok(_) => Err("a connection".to_owned()),
+            Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    let (next, ()) = tokio::join!(Server::start(options(folder.path())), async {
+        drop(lingers);
+    });
+    let next = next.unwrap();
+    assert!(next.child.is_some() && next.pid() != Some(process));
+    next.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn data_of_another_version_is_named_with_both_versions() {
     let folder = folder();
-    let owner = Owner::find(folder.path(), &folder.path().join("postgres")).unwrap();
-    owner.make_folder(&folder.path().join("postgres")).unwrap();
-    let data = folder.path().join("postgres/data");
-    owner.make_folder(&data).unwrap();
-    owner.write(&data.join("PG_VERSION"), "9\n").unwrap();
+    let cluster = cluster_of_nine(folder.path());
     let error = Server::start(options(folder.path())).await.unwrap_err();
+    assert!(cluster.exists());
     let found = Binaries::find(&options(folder.path())).unwrap()[0].major;
     let shown = error.to_string();
     assert!(matches!(error, Error::OtherVersion { .. }), "{shown}");

@@ -10,7 +10,7 @@ use mainloop_proto::v1::{self, access_service_server::AccessService};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{Error, Scope, Shared, convert};
+use super::{Error, Scope, Shared, clean, convert};
 use crate::db::{claims::needs, holds::Hold, tokens::TokenRow};
 
 /// Longest name of a token.
@@ -266,7 +266,7 @@ impl Access {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<v1::RevokeTokenResponse, Error> {
         self.shared.caller(&request, Scope::Admin)?;
-        let key = request.into_inner().token_id;
+        let key = clean(&request.into_inner().token_id);
         let token = self
             .shared
             .store

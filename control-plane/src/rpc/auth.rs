@@ -154,6 +154,8 @@ pub struct Caller {
     pub scopes: Vec<Scope>,
     /// On the local socket, by the kernel's word.
     pub local: bool,
+    /// Id of the token, where one was sent.
+    pub token: Option<String>,
 }
 
 impl Caller {
@@ -275,9 +277,6 @@ async fn identify(store: &Store, request: &Parts) -> Result<Caller, Error> {
             message: "an attempt's token is good for Connect alone".to_owned(),
         });
     }
-    let unknown = || Error::Unauthenticated {
-        message: "the token is unknown, revoked or expired",
-    };
     if !secret.starts_with(PREFIX) {
         return Err(unknown());
     }
@@ -289,7 +288,15 @@ async fn identify(store: &Store, request: &Parts) -> Result<Caller, Error> {
             .collect(),
         name: holder.name,
         local: false,
+        token: Some(holder.id),
     })
+}
+
+/// What comes back for a token that is good for nothing.
+pub(super) fn unknown() -> Error {
+    Error::Unauthenticated {
+        message: "the token is unknown, revoked or expired",
+    }
 }
 
 /// The user behind the Unix socket, if it is the plane's own.
@@ -311,6 +318,7 @@ fn local(request: &Parts) -> Result<Caller, Error> {
                 .map_or_else(|| format!("uid {uid}"), |user| user.name),
             scopes: Scope::ALL.to_vec(),
             local: true,
+            token: None,
         }),
         _ => Err(Error::Unauthenticated {
             message: "the socket's peer is another user than the plane's, and no token was sent",

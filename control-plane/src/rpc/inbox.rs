@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Error, Scope, Shared, convert, page_size, task::Rules, token, watch::InboxWatch, words,
+    Error, Scope, Shared, clean, convert, page_size, task::Rules, token, watch::InboxWatch, words,
 };
 use crate::db::{
     inbox::{Decision, ItemFilter, ItemRow, ItemState, Resolved},
@@ -80,7 +80,7 @@ impl Inbox {
         request: Request<v1::GetInboxItemRequest>,
     ) -> Result<v1::GetInboxItemResponse, Error> {
         self.shared.caller(&request, Scope::Read)?;
-        let name = request.into_inner().item_id;
+        let name = clean(&request.into_inner().item_id);
         let (id, revision) = match name.split_once('@') {
             Some((id, revision)) => (
                 id,
@@ -115,7 +115,7 @@ impl Inbox {
         request: Request<v1::ResolveInboxItemRequest>,
     ) -> Result<v1::ResolveInboxItemResponse, Error> {
         let caller = self.shared.caller(&request, Scope::Approve)?;
-        let decision = decision(request.into_inner(), caller.name, &self.shared.rules)?;
+        let decision = decision(&request.into_inner(), caller.name, &self.shared.rules)?;
         let resolved = self
             .shared
             .store
@@ -186,7 +186,7 @@ fn closed(item: &ItemRow) -> String {
 
 /// Checks a decision.
 fn decision(
-    request: v1::ResolveInboxItemRequest,
+    request: &v1::ResolveInboxItemRequest,
     actor: String,
     rules: &Rules,
 ) -> Result<Decision, Error> {
@@ -261,7 +261,7 @@ fn decision(
         }
     };
     Ok(Decision {
-        item: request.item_id,
+        item: clean(&request.item_id),
         revision: request.revision,
         action,
         text,
@@ -295,9 +295,9 @@ impl InboxService for Inbox {
         &self,
         request: Request<v1::WatchInboxRequest>,
     ) -> Result<Response<Self::WatchInboxStream>, Status> {
-        self.shared.caller(&request, Scope::Read)?;
+        let reader = self.shared.caller(&request, Scope::Read)?;
         Ok(Response::new(Box::pin(try_unfold(
-            InboxWatch::begin(&self.shared),
+            InboxWatch::begin(&self.shared, reader),
             async |mut watch: InboxWatch| Ok(Some((watch.next().await?, watch))),
         ))))
     }

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use url::Url;
 
 use super::{
-    Error, Scope, Shared, convert, page_size, token,
+    Error, Scope, Shared, clean, convert, page_size, token,
     watch::{LogStream, TaskWatch},
     words,
 };
@@ -161,7 +161,13 @@ impl Tasks {
                 .transpose()
                 .map_err(|reason| Error::invalid("repository_url", reason))?
                 .map(|repository| repository.url),
-            labels: json!(request.labels.into_iter().collect::<BTreeMap<_, _>>()),
+            labels: json!(
+                request
+                    .labels
+                    .iter()
+                    .map(|(key, value)| (clean(key), clean(value)))
+                    .collect::<BTreeMap<_, _>>()
+            ),
         };
         // One more than asked for says whether there is another page.
         let mut found = self
@@ -377,9 +383,10 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        self.shared.caller(&request, Scope::Read)?;
+        let reader = self.shared.caller(&request, Scope::Read)?;
         let request = request.into_inner();
-        let watch = TaskWatch::begin(&self.shared, &request.task_id, request.after_seq).await?;
+        let watch =
+            TaskWatch::begin(&self.shared, reader, &request.task_id, request.after_seq).await?;
         Ok(Response::new(Box::pin(try_unfold(
             watch,
             async |mut watch: TaskWatch| Ok(Some((watch.next().await?, watch))),
@@ -418,8 +425,8 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::StreamTaskLogsRequest>,
     ) -> Result<Response<Self::StreamTaskLogsStream>, Status> {
-        self.shared.caller(&request, Scope::Read)?;
-        let stream = LogStream::begin(&self.shared, &request.into_inner()).await?;
+        let reader = self.shared.caller(&request, Scope::Read)?;
+        let stream = LogStream::begin(&self.shared, reader, &request.into_inner()).await?;
         Ok(Response::new(Box::pin(try_unfold(
             stream,
             async |mut stream: LogStream| Ok(stream.next().await?.map(|chunk| (chunk, stream))),

@@ -8,6 +8,7 @@ mod inbox;
 mod list;
 mod logs;
 mod steer;
+mod tls;
 mod watch;
 
 use std::{collections::HashMap, sync::Arc};
@@ -234,6 +235,7 @@ fn with_scopes<T>(name: &str, scopes: &[Scope], message: T) -> Request<T> {
         name: name.to_owned(),
         scopes: scopes.to_vec(),
         local: false,
+        token: None,
     });
     request
 }

@@ -19,7 +19,9 @@ pub fn position(token: &str) -> Result<(Timestamp, String), Error> {
         .and_then(|text| {
             let (micros, key) = text.split_once('/')?;
             let at = Timestamp::from_microsecond(micros.parse().ok()?).ok()?;
-            Some((at, key.to_owned()))
+            // Neither is taken by Postgres.
+            let fits = at >= Timestamp::UNIX_EPOCH && !key.contains('\0');
+            fits.then(|| (at, key.to_owned()))
         })
         .ok_or_else(unknown)
 }

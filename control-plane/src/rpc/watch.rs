@@ -1,7 +1,7 @@
 //! Streams: each subscribes before it reads, is woken by nudges, and looks by itself every few seconds as well.
 //!
 //! A stream is driven by its reader alone: nothing is queued for a client that does not read, and one that comes back
-//! late reads what it missed from the database.
+//! late reads what it missed from the database. The reader's token is looked at again while a stream runs.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Error, Shared, access::Starts, convert};
+use super::{Caller, Error, Shared, access::Starts, auth, convert};
 use crate::db::{
     Store,
     read::{After, Filter, Seen},
@@ -29,7 +29,9 @@ use crate::db::{
 const POLL: Duration = Duration::from_secs(5);
 /// A change can become visible this long after the time that it carries: no statement takes longer, and a poll is lost.
 const OVERLAP: Duration = Duration::from_secs(40);
-/// Rows that are read and held at once for one stream.
+/// A stream asks again whether its reader's token is valid at the first look after this; it looks at every poll.
+const ADMITTED: Duration = Duration::from_secs(2);
+/// Rows of one page. What changed since a poll is read as a whole.
 const PAGE: i64 = 200;
 
 /// What woke a stream.
@@ -42,8 +44,13 @@ enum Hint {
     Starts,
 }
 
-/// Wakes one stream.
+/// Wakes one stream, as long as its reader may read it.
 struct Wake {
+    store: Store,
+    /// The reader's token, where there is one.
+    token: Option<String>,
+    /// When it was valid last.
+    admitted: Instant,
     changes: broadcast::Receiver<Uuid>,
     /// What keeps queued tasks from starting changes what they say.
     starts: watch::Receiver<Starts>,
@@ -53,19 +60,36 @@ struct Wake {
 
 impl Wake {
     /// Woken by changes of tasks.
-    fn new(shared: &Shared) -> Self {
-        Self::with(shared, shared.store.nudge().subscribe())
+    fn new(shared: &Shared, reader: Caller) -> Self {
+        Self::with(shared, reader, shared.store.nudge().subscribe())
     }
 
-    fn with(shared: &Shared, changes: broadcast::Receiver<Uuid>) -> Self {
+    fn with(shared: &Shared, reader: Caller, changes: broadcast::Receiver<Uuid>) -> Self {
         let mut poll = interval_at(Instant::now() + POLL, POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            store: shared.store.clone(),
+            token: reader.token,
+            admitted: Instant::now(),
             changes,
             starts: shared.health.starts(),
             poll,
             stop: shared.stop.clone(),
         }
+    }
+
+    /// Refuses a reader whose token has ended. Before each message.
+    async fn admit(&mut self) -> Result<(), Error> {
+        if let Some(token) = &self.token
+            && self.admitted.elapsed() >= ADMITTED
+        {
+            let now = Instant::now();
+            if !self.store.token_holds(token).await? {
+                return Err(auth::unknown());
+            }
+            self.admitted = now;
+        }
+        Ok(())
     }
 
     async fn any(&mut self) -> Result<Hint, Error> {
@@ -129,8 +153,13 @@ pub(super) struct TaskWatch {
 
 impl TaskWatch {
     /// Begins a watch after event `after`; -1 for only those to come.
-    pub(super) async fn begin(shared: &Shared, name: &str, after: i64) -> Result<Self, Error> {
-        let wake = Wake::new(shared);
+    pub(super) async fn begin(
+        shared: &Shared,
+        reader: Caller,
+        name: &str,
+        after: i64,
+    ) -> Result<Self, Error> {
+        let wake = Wake::new(shared, reader);
         let seen = shared.named(name).await?;
         let sent = shared.shown(&seen);
         Ok(Self {
@@ -154,6 +183,7 @@ impl TaskWatch {
     /// The next message; waits for it.
     pub(super) async fn next(&mut self) -> Result<v1::WatchTaskResponse, Error> {
         loop {
+            self.wake.admit().await?;
             if let Some(message) = self.ready.pop_front() {
                 return Ok(message);
             }
@@ -211,6 +241,7 @@ impl LogStream {
     /// Begins after `after`; with `tail` at the newest so many chunks at the earliest.
     pub(super) async fn begin(
         shared: &Shared,
+        reader: Caller,
         request: &v1::StreamTaskLogsRequest,
     ) -> Result<Self, Error> {
         if request.after_position < 0 {
@@ -219,7 +250,7 @@ impl LogStream {
         if request.tail < 0 {
             return Err(Error::invalid("tail", "must not be negative"));
         }
-        let wake = Wake::with(shared, shared.store.nudge().subscribe_to_logs());
+        let wake = Wake::with(shared, reader, shared.store.nudge().subscribe_to_logs());
         let seen = shared.named(&request.task_id).await?;
         let tail = match request.tail {
             0 => 0,
@@ -238,6 +269,7 @@ impl LogStream {
     /// The next chunk; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<v1::StreamTaskLogsResponse>, Error> {
         loop {
+            self.wake.admit().await?;
             if let Some(chunk) = self.ready.pop_front() {
                 return Ok(Some(chunk));
             }
@@ -280,9 +312,9 @@ pub(super) struct InboxWatch {
 
 impl InboxWatch {
     /// Begins a watch.
-    pub(super) fn begin(shared: &Shared) -> Self {
+    pub(super) fn begin(shared: &Shared, reader: Caller) -> Self {
         Self {
-            wake: Wake::new(shared),
+            wake: Wake::new(shared, reader),
             shared: shared.clone(),
             present: Some(After::start()),
             caught_up: false,
@@ -295,6 +327,7 @@ impl InboxWatch {
     /// The next message; waits for it.
     pub(super) async fn next(&mut self) -> Result<v1::WatchInboxResponse, Error> {
         loop {
+            self.wake.admit().await?;
             if let Some(message) = self.ready.pop_front() {
                 return Ok(message);
             }

@@ -1,4 +1,4 @@
-//! A gate that holds a reply until the test opens it: how tests order events without sleeping.
+//! A gate that holds an answer until the test opens it: how tests order events without sleeping.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use super::WAIT_LIMIT;
 
 /// Closed at first; clones are the same gate. Once opened it stays open.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Gate {
     state: Arc<watch::Sender<State>>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct State {
     open: bool,
     arrivals: u32,
@@ -32,18 +32,18 @@ impl Gate {
         self.state.send_modify(|state| state.open = true);
     }
 
-    /// Returns when a reply has come to the gate (open or not), or fails after the wait limit.
+    /// Returns when an answer has come to the gate (open or not), or fails after the wait limit.
     pub async fn reached(&self) -> Result<()> {
         let mut state = self.state.subscribe();
         let waited =
             tokio::time::timeout(WAIT_LIMIT, state.wait_for(|state| state.arrivals > 0)).await;
         if waited.is_err() {
-            bail!("waited {WAIT_LIMIT:?} for a reply to reach its gate; none did");
+            bail!("waited {WAIT_LIMIT:?} for an answer to reach its gate; none did");
         }
         Ok(())
     }
 
-    pub(super) async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.state.send_modify(|state| state.arrivals += 1);
         // The sender lives in self, so that the wait cannot fail.
         let _ = self.state.subscribe().wait_for(|state| state.open).await;

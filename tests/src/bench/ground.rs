@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mainloop_proto::v1::{CancelTaskRequest, CreateTaskRequest};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -175,12 +175,7 @@ impl Ground {
         if let Some(plane) = self.plane.take() {
             plane.interrupt(END_WITHIN).await?;
         }
-        let left = processes::of(self.folder.path());
-        if !left.is_empty() {
-            let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
-            bail!("these processes outlived the plane:\n{}", lines.join("\n"));
-        }
-        Ok(())
+        processes::expect_none(self.folder.path()).await
     }
 }
 
@@ -205,8 +200,6 @@ fn environment(
         ("ANTHROPIC_API_KEY".into(), "sk-ant-api03-bench".into()),
         ("ANTHROPIC_BASE_URL".into(), upstream.url().into()),
     ];
-    for name in ["PATH", "LANG", "TZ", "MAINLOOP_POSTGRES_BIN"] {
-        env.extend(std::env::var_os(name).map(|value| (name.into(), value)));
-    }
+    env.extend(plane::passed_on());
     Ok(env)
 }

@@ -27,14 +27,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns at Ctrl-C, or when asked to terminate.
+/// Returns at Ctrl-C, when asked to terminate, or when the terminal is closed.
 async fn interrupted() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+    let (Ok(mut terminate), Ok(mut hang_up)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
         let _ = tokio::signal::ctrl_c().await;
         return;
     };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
     }
 }

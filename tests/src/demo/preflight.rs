@@ -1,26 +1,28 @@
-//! Will this machine do? Answered in the first second, before anything is started.
+//! Will this machine do? Answered in the first seconds, before anything is started that stays.
+//!
+//! The plane and the agent look themselves, each at what it needs; here is added what only the demo needs.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::Path, process::Stdio, time::Duration};
 
-use anyhow::{Result, bail};
-use nix::sys::statvfs::statvfs;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use tokio::{process::Command, time::timeout};
 
-use crate::{
-    claude::claude_path,
-    world::binaries::{self, binary},
+use crate::world::{
+    binaries::{self, binary},
+    plane::passed_on,
 };
 
 /// What the demo's processes take at the same time, with room to spare.
 const MEMORY_MIB: u64 = 1024;
-/// What its folder grows to, with room to spare.
-const DISK_MIB: u64 = 512;
+/// Longer than the slowest check, which starts a sandbox and the Claude Code CLI in it.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Checks of the plane that are about its own settings and credentials: the demo brings its own.
+const OTHERS: &[&str] = &["policy", "GitHub token", "model credential"];
 
 /// One thing that was looked at.
 struct Finding {
-    name: &'static str,
+    name: String,
     seen: Result<String, Missing>,
 }
 
@@ -30,23 +32,27 @@ struct Missing {
     fix: String,
 }
 
+/// What a program of mainloop found.
+#[derive(Deserialize)]
+struct Report {
+    checks: Vec<Check>,
+    /// What the plane wants the agent's probe to look at.
+    #[serde(default)]
+    probe: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    detail: String,
+    fix: Option<String>,
+}
+
 /// Looks at everything that the demo needs, and says it in one table. Fails where something is missing.
-pub(super) fn preflight(data: &Path) -> Result<String> {
-    let findings = [
-        system(),
-        memory(),
-        disk(data),
-        program("git", "git", "install git"),
-        program(
-            "sandbox",
-            "bwrap",
-            "install bubblewrap (Debian, Ubuntu, Fedora, Arch: package `bubblewrap`)",
-        ),
-        program("CI of the demo", "python3", "install python3"),
-        postgres(),
-        claude(),
-        built(),
-    ];
+pub(super) async fn preflight(data: &Path) -> Result<String> {
+    let mut findings = vec![system(), memory(), python()];
+    findings.extend(programs(data).await?);
     let mut table = String::new();
     let mut missing = 0;
     for finding in &findings {
@@ -92,7 +98,7 @@ fn system() -> Finding {
         ))
     };
     Finding {
-        name: "system",
+        name: "system".to_owned(),
         seen,
     }
 }
@@ -114,109 +120,104 @@ fn memory() -> Finding {
         ))
     };
     Finding {
-        name: "memory",
+        name: "memory".to_owned(),
         seen,
     }
 }
 
-fn disk(data: &Path) -> Finding {
-    let there = data
-        .ancestors()
-        .find(|path| path.is_dir())
-        .unwrap_or(Path::new("/"));
-    let seen = match statvfs(there) {
-        Ok(stat) => {
-            let free = stat.blocks_available() * stat.fragment_size() / (1024 * 1024);
-            if free >= DISK_MIB {
-                Ok(format!("{free} MiB free for {}", data.display()))
-            } else {
-                let what = format!("{free} MiB free for {}, {DISK_MIB} wanted", data.display());
-                Err(missing(
-                    what,
-                    "make room, or set MAINLOOP_DATA_DIR to another disk",
-                ))
-            }
-        }
-        Err(error) => Err(missing(
-            format!("{}: {error}", there.display()),
-            "set MAINLOOP_DATA_DIR to a folder that you can write",
-        )),
-    };
-    Finding { name: "disk", seen }
-}
-
-fn program(name: &'static str, file: &str, fix: &str) -> Finding {
+fn python() -> Finding {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
-        .map(|folder| folder.join(file))
+        .map(|folder| folder.join("python3"))
         .find(|path| path.is_file());
     let seen = found
         .map(|path| path.display().to_string())
-        .ok_or_else(|| missing(format!("no {file} in PATH"), fix));
-    Finding { name, seen }
-}
-
-/// The server's programs are rarely in PATH: distributions keep them in a folder for each version.
-fn postgres() -> Finding {
-    let mut folders: Vec<PathBuf> = Vec::new();
-    folders.extend(std::env::var_os("MAINLOOP_POSTGRES_BIN").map(PathBuf::from));
-    folders.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
-    for place in ["/usr/lib/postgresql", "/usr/local/lib/postgresql"] {
-        let versions = std::fs::read_dir(place).into_iter().flatten().flatten();
-        folders.extend(versions.map(|entry| entry.path().join("bin")));
-    }
-    folders.extend(
-        [
-            "/usr/pgsql-18/bin",
-            "/usr/pgsql-17/bin",
-            "/usr/pgsql-16/bin",
-            "/usr/local/pgsql/bin",
-        ]
-        .map(PathBuf::from),
-    );
-    let seen = folders
-        .into_iter()
-        .find(|folder| folder.join("initdb").is_file())
-        .map(|folder| folder.display().to_string())
-        .ok_or_else(|| {
-            missing(
-                "no initdb found",
-                "install PostgreSQL's server (Debian, Ubuntu: package `postgresql`; Fedora: `postgresql-server`), or set MAINLOOP_POSTGRES_BIN",
-            )
-        });
+        .ok_or_else(|| missing("no python3 in PATH", "install python3"));
     Finding {
-        name: "PostgreSQL",
+        name: "CI of the demo".to_owned(),
         seen,
     }
 }
 
-fn claude() -> Finding {
-    let seen = claude_path()
-        .map(|path| path.display().to_string())
-        .map_err(|error| missing(error.to_string(), "run `make claude`"));
-    Finding {
-        name: "Claude Code",
-        seen,
-    }
-}
-
-fn built() -> Finding {
-    let all = [binaries::PLANE, binaries::AGENT].map(binary);
-    let seen = all
+/// What the plane needs, and whether a sandbox starts with the Claude Code CLI in it.
+async fn programs(data: &Path) -> Result<Vec<Finding>> {
+    let folder = data.display().to_string();
+    let plane = ask(binaries::PLANE, &["check", "--json", "--data-dir", &folder]).await?;
+    let mut arguments = vec!["probe", "--json"];
+    arguments.extend(plane.probe.iter().map(String::as_str));
+    let agent = ask(binaries::AGENT, &arguments).await?;
+    let mut findings: Vec<Finding> = plane
+        .checks
         .into_iter()
-        .collect::<Result<Vec<_>>>()
-        .map(|paths| {
-            paths[0]
-                .parent()
-                .unwrap_or(Path::new("/"))
-                .display()
-                .to_string()
+        .filter(|check| !OTHERS.contains(&check.name.as_str()))
+        .map(|check| Finding {
+            name: check.name.clone(),
+            seen: seen(check),
         })
-        .map_err(|error| missing(error.to_string(), "run `make demo`, which builds it"));
-    Finding {
-        name: "mainloop",
-        seen,
+        .collect();
+    let wrong: Vec<Check> = agent.checks.into_iter().filter(|check| !check.ok).collect();
+    if wrong.is_empty() {
+        findings.push(Finding {
+            name: "sandbox".to_owned(),
+            seen: Ok("starts, with Claude Code in it".to_owned()),
+        });
+    }
+    findings.extend(wrong.into_iter().map(|check| Finding {
+        name: format!("sandbox: {}", check.name),
+        seen: seen(check),
+    }));
+    Ok(findings)
+}
+
+fn seen(check: Check) -> Result<String, Missing> {
+    if check.ok {
+        return Ok(check.detail);
+    }
+    Err(missing(check.detail, check.fix.unwrap_or_default()))
+}
+
+/// What the program says of this machine, in the environment that the demo's plane gets.
+async fn ask(name: &str, arguments: &[&str]) -> Result<Report> {
+    let own = ["HOME", "MAINLOOP_CLAUDE"];
+    let run = Command::new(binary(name)?)
+        .args(arguments)
+        .env_clear()
+        .envs(passed_on())
+        .envs(
+            own.iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let command = format!("{name} {}", arguments.join(" "));
+    let done = timeout(PATIENCE, run)
+        .await
+        .with_context(|| format!("no answer within {PATIENCE:?} of `{command}`"))?
+        .with_context(|| format!("run `{command}`"))?;
+    serde_json::from_slice(&done.stdout).with_context(|| {
+        format!(
+            "`{command}` ended with {} and no report: {}",
+            done.status,
+            String::from_utf8_lossy(&done.stderr)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sandbox_is_tried() -> Result<()> {
+        let data = tempfile::tempdir()?;
+        let table = preflight(data.path()).await?;
+        for name in ["PostgreSQL", "Claude Code", "sandbox"] {
+            assert!(
+                table.contains(&format!("ok    {name} ")),
+                "{name} in\n{table}"
+            );
+        }
+        Ok(())
     }
 }

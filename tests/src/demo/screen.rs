@@ -28,10 +28,12 @@ impl Screen {
         }
     }
 
-    /// A line as it is.
+    /// Lines, without anything in them that the terminal would act on.
     #[expect(clippy::unused_self, reason = "every line goes through the screen")]
     pub(super) fn line(&self, text: &str) {
-        let _ = writeln!(std::io::stdout(), "{text}");
+        for line in text.split('\n') {
+            let _ = writeln!(std::io::stdout(), "{}", plain(line));
+        }
     }
 
     /// A heading.
@@ -50,7 +52,7 @@ impl Screen {
     /// Text with a margin, every line of it.
     pub(super) fn quote(&self, text: &str) {
         for line in text.lines() {
-            self.line(&format!("    | {}", plain(line)));
+            self.line(&format!("    | {line}"));
         }
     }
 
@@ -64,7 +66,7 @@ impl Screen {
     /// Asks for one line.
     pub(super) async fn ask(&mut self, question: &str) -> Result<String> {
         let mut out = std::io::stdout();
-        let _ = write!(out, "{question} ");
+        let _ = write!(out, "{} ", plain(question));
         let _ = out.flush();
         match self.input.next_line().await {
             Ok(Some(line)) => Ok(line.trim().to_owned()),
@@ -78,9 +80,32 @@ impl Screen {
     }
 }
 
-/// Without control and bidirectional characters: the text may come from a model.
-fn plain(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+/// One line without control, bidirectional and invisible characters: the text may come from a model.
+pub(super) fn plain(text: &str) -> String {
+    text.replace('\n', " ")
+        .replace('\t', "    ")
+        .chars()
+        .filter(|c| !is_hidden(*c))
         .collect()
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_words_do_not_drive_the_terminal() {
+        assert_eq!(
+            plain("a\u{1b}[2J\u{202e}b\u{e0041}\n\tc\u{9b}\u{200b}"),
+            "a[2Jb     c"
+        );
+    }
 }

@@ -105,39 +105,32 @@ impl Stage {
 
         let options = options(folder.path(), &github, env)?;
         fs::write(folder.path().join("policy.toml"), POLICY).context("write the policy file")?;
-        let plane = Plane::start(&options).await?;
-        say("plane: started, with a private PostgreSQL of its own");
-        Ok(Self {
+        // It is there before the plane is, so that a start that is given up kills what it began.
+        let mut stage = Self {
             scene: Arc::new(Scene {
                 client: Client::at(&options.socket())?,
                 github,
                 model,
-                data: options.data,
-                log: options.log,
+                data: options.data.clone(),
+                log: options.log.clone(),
             }),
-            plane: Some(plane),
+            plane: None,
             folder,
             _lock: lock,
-        })
+        };
+        stage.plane = Some(Plane::start(&options).await?);
+        say("plane: started, with a private PostgreSQL of its own");
+        Ok(stage)
     }
 
     /// Ends everything and removes the folder. Fails where a process was left.
     pub(super) async fn end(mut self) -> Result<()> {
         let ended = match self.plane.take() {
-            Some(plane) => plane.interrupt(END_WITHIN).await.map(|_| ()),
+            Some(plane) => plane.interrupt(END_WITHIN).await,
             None => Ok(()),
         };
-        let left = processes::of(self.folder.path());
-        processes::kill_all(self.folder.path());
-        ended?;
-        if !left.is_empty() {
-            let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
-            bail!(
-                "these processes outlived the plane and were killed:\n{}",
-                lines.join("\n")
-            );
-        }
-        Ok(())
+        let left = processes::expect_none(self.folder.path()).await;
+        ended.and(left)
     }
 }
 
@@ -157,17 +150,8 @@ fn options(
         ("MAINLOOP_CLAUDE".into(), claude_path()?.into()),
         ("MAINLOOP_AGENT".into(), binary(binaries::AGENT)?.into()),
     ];
-    for name in [
-        "PATH",
-        "LANG",
-        "TZ",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "MAINLOOP_POSTGRES_BIN",
-        "MAINLOOP_LOG",
-    ] {
-        env.extend(std::env::var_os(name).map(|value| (name.into(), value)));
-    }
+    env.extend(plane::passed_on());
+    env.extend(std::env::var_os("MAINLOOP_LOG").map(|value| ("MAINLOOP_LOG".into(), value)));
     env.extend(credentials);
     Ok(plane::Options {
         binary: binary(binaries::PLANE)?,
@@ -227,4 +211,29 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
         anyhow::Error::from(error).context(format!("lock {}", path.display()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::wait::{PATIENCE, until};
+
+    #[tokio::test]
+    async fn start_that_is_given_up_leaves_no_process() -> Result<()> {
+        let data = tempfile::tempdir()?;
+        fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755))?;
+        let planes = async || {
+            let found = processes::of(data.path());
+            let there = found
+                .iter()
+                .any(|process| process.command.contains(binaries::PLANE));
+            if there { Ok(()) } else { Err("no plane") }
+        };
+        tokio::select! {
+            started = Stage::start(data.path(), false, |_| ()) => drop(started?),
+            begun = until("the plane's process", PATIENCE, planes) => begun?,
+        }
+        assert_eq!(processes::of(data.path()), []);
+        Ok(())
+    }
 }

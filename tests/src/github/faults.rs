@@ -1,6 +1,6 @@
 //! Faults that a test orders: the next requests that match fail, or lose their answer.
 
-use std::time::Duration;
+use crate::anthropic::Gate;
 
 /// What happens to the next `times` REST, GraphQL or git requests that match.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub enum FaultKind {
     CutBefore,
     /// Do what was asked, then close the connection without an answer.
     CutAfter,
-    /// Wait, then go on as usual.
-    Delay(Duration),
+    /// Do what was asked, then hold the answer at the gate.
+    HeldAfter(Gate),
 }
 
 impl Fault {

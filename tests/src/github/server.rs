@@ -128,8 +128,7 @@ async fn answer(
             log(0, true, login);
             return Err(Cut);
         }
-        Some(FaultKind::Delay(time)) => tokio::time::sleep(*time).await,
-        Some(FaultKind::CutAfter) | None => {}
+        Some(FaultKind::CutAfter | FaultKind::HeldAfter(_)) | None => {}
         Some(kind) => {
             let response = fault_response(kind);
             log(response.status().as_u16(), true, login);
@@ -148,6 +147,9 @@ async fn answer(
         fault.is_some(),
         login,
     );
+    if let Some(FaultKind::HeldAfter(gate)) = &fault {
+        gate.pass().await;
+    }
     if cut { Err(Cut) } else { Ok(response) }
 }
 

@@ -21,6 +21,16 @@ use super::{
     wait::{PATIENCE, until},
 };
 
+/// What a plane is given of this process's environment.
+const PASSED_ON: &[&str] = &[
+    "PATH",
+    "LANG",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "MAINLOOP_POSTGRES_BIN",
+];
+
 /// How to run a plane.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -34,6 +44,14 @@ pub struct Options {
     pub env: Vec<(OsString, OsString)>,
     /// Arguments after `serve`.
     pub args: Vec<OsString>,
+}
+
+/// The part of this process's environment that says what the machine is like, and nothing of its secrets.
+pub fn passed_on() -> Vec<(OsString, OsString)> {
+    PASSED_ON
+        .iter()
+        .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+        .collect()
 }
 
 impl Options {
@@ -112,15 +130,35 @@ impl Plane {
         Ok(())
     }
 
-    /// Ends it and all that it runs by SIGINT, as Ctrl-C does. Fails where it takes longer than `limit`.
-    pub async fn interrupt(mut self, limit: Duration) -> Result<ExitStatus> {
+    /// Ends it and all that it runs by SIGINT, as Ctrl-C does. Fails where it takes longer than `limit`, and where it had
+    /// ended before or ends as a failure.
+    pub async fn interrupt(self, limit: Duration) -> Result<()> {
+        self.end(Signal::SIGINT, limit).await
+    }
+
+    /// Ends it by SIGTERM, as an upgrade does; workers and PostgreSQL go on. Fails as [`Plane::interrupt`] does.
+    pub async fn terminate(self, limit: Duration) -> Result<()> {
+        self.end(Signal::SIGTERM, limit).await
+    }
+
+    async fn end(mut self, signal: Signal, limit: Duration) -> Result<()> {
         if let Some(pid) = self.pid() {
-            kill(Pid::from_raw(pid), Signal::SIGINT).context("interrupt the plane")?;
+            kill(Pid::from_raw(pid), signal)
+                .with_context(|| format!("send {signal} to the plane"))?;
         }
         match tokio::time::timeout(limit, self.child.wait()).await {
-            Ok(status) => status.context("wait for the plane"),
+            Ok(status) => {
+                let status = status.context("wait for the plane")?;
+                if !status.success() {
+                    bail!(
+                        "the plane ended with {status}; its log:\n{}",
+                        tail(&self.log, 30)
+                    );
+                }
+                Ok(())
+            }
             Err(_) => bail!(
-                "the plane did not end within {limit:?} after SIGINT; its log:\n{}",
+                "the plane did not end within {limit:?} after {signal}; its log:\n{}",
                 tail(&self.log, 30)
             ),
         }

@@ -3,12 +3,18 @@
 //! A process belongs to it when the folder's name is in its arguments, its working directory, or the mounts that it
 //! sees: what runs inside a sandbox has none of the host's paths in its arguments, but its mounts tell.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, path::Path, time::Duration};
 
+use anyhow::Result;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use super::wait::until;
+
+/// How long what was told to end may take.
+const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A process that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,23 @@ pub fn kill_all(folder: &Path) {
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// Waits until the folder has no process. What is left then is killed, and named in the error.
+pub async fn expect_none(folder: &Path) -> Result<()> {
+    let ended = until("no process to be left", END_WITHIN, async || {
+        let left = of(folder);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<String> = left.iter().map(ToString::to_string).collect();
+        Err(lines.join("\n"))
+    })
+    .await;
+    if ended.is_err() {
+        kill_all(folder);
+    }
+    ended
 }
 
 /// Every process id of this machine.

@@ -6,6 +6,7 @@ use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
     world::{Task, World, script},
 };
+use tonic::Code;
 
 /// Cancels, and checks that nothing is left of the worker.
 async fn cancelled(world: &World, task: &Task) -> Result<()> {
@@ -39,7 +40,11 @@ async fn before_any_worker_it_starts_none() -> Result<()> {
             task_id: task.id.clone(),
         })
         .await;
-    assert!(refused.is_err(), "what is cancelled does not start");
+    assert_eq!(
+        refused.unwrap_err().code(),
+        Code::FailedPrecondition,
+        "what is cancelled does not start"
+    );
     world.end().await
 }
 

@@ -44,10 +44,6 @@ async fn answers_lost_on_the_way_leave_nothing_twice() -> Result<()> {
             bodies.dedup();
             assert_eq!(bodies.len(), all, "each comment once: {:?}", issue.comments);
         }
-        assert!(
-            site.requests.iter().any(|request| request.faulted),
-            "faults did happen"
-        );
     });
     world.end().await
 }

@@ -1,16 +1,16 @@
 //! The plane or the agent killed with `kill -9` in each step: the task comes to the same end, and nothing is there twice.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use mainloop_proto::v1::{InboxItemKind, Step, TaskState};
+use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
     github::{Fault, FaultKind},
-    world::{Task, World, script},
+    world::{Settings, Task, World, script},
 };
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Victim {
     Plane,
     Agent,
@@ -43,7 +43,7 @@ async fn strike(world: &mut World, victim: Victim) -> Result<()> {
 }
 
 async fn survives(victim: Victim, moment: Moment) -> Result<()> {
-    let gates: BTreeMap<&str, Gate> = ["plan", "implement", "fix"]
+    let gates: BTreeMap<&str, Gate> = ["plan", "implement", "fix", "mark"]
         .into_iter()
         .map(|name| (name, Gate::closed()))
         .collect();
@@ -85,17 +85,19 @@ async fn survives(victim: Victim, moment: Moment) -> Result<()> {
             ),
         ],
     ));
-    let mut world = World::scripted(script).await?;
+    let mut settings = Settings::script(script);
+    if victim == Victim::Plane {
+        // However long the plane takes to come back, its worker is not given up.
+        settings = settings.policy("lost_after_seconds = 300");
+    }
+    let mut world = World::with(settings).await?;
     let repo = world.repo("calc", &script::calculator())?;
     if moment == Moment::Ci {
         world.github().set_ci("ada/calc", |ci| ci.hold = true)?;
     }
     if moment == Moment::MarkingReady {
-        world.github().fault(Fault::new(
-            "POST",
-            "graphql",
-            FaultKind::Delay(Duration::from_secs(3)),
-        ));
+        let answer = FaultKind::HeldAfter(gates["mark"].clone());
+        world.github().fault(Fault::new("POST", "graphql", answer));
     }
     let task = world
         .submit(&repo, "Teach the calculator to subtract.")
@@ -103,8 +105,16 @@ async fn survives(victim: Victim, moment: Moment) -> Result<()> {
     walk(&mut world, &task, &gates, victim, moment).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(ready.green_sha, ready.head_sha);
+    match victim {
+        Victim::Plane => assert_eq!(
+            (ready.attempt, ready.failures),
+            (1, 0),
+            "the worker went on"
+        ),
+        Victim::Agent | Victim::Both => assert!(ready.attempt > 1, "another worker went on"),
+    }
     world.expect_no_worker().await?;
-    nothing_twice(&world, &task);
+    nothing_twice(&world, &task, moment);
     task.check_watch()?;
     world.end().await
 }
@@ -148,17 +158,27 @@ async fn walk(
     }
     gates["fix"].open();
     if moment == Moment::MarkingReady {
-        task.wait("the step that marks it ready", |view| {
-            (view.task.step() == Step::MarkReady).then_some(())
-        })
-        .await?;
+        // It is ready at the code host, and nobody has been told so.
+        gates["mark"].reached().await?;
         strike(world, victim).await?;
+        gates["mark"].open();
     }
     Ok(())
 }
 
 /// One issue, one pull request, each marked text once, each question once.
-fn nothing_twice(world: &World, task: &Task) {
+fn nothing_twice(world: &World, task: &Task, moment: Moment) {
+    let asked = task
+        .events()
+        .iter()
+        .filter(|event| event.kind == "question_asked" && !event.ignored)
+        .count();
+    assert_eq!(
+        asked,
+        usize::from(moment == Moment::Question),
+        "questions\n{}",
+        task.report()
+    );
     world.github().read(|site| {
         let repo = site.repo("ada/calc").unwrap();
         let issues = repo

@@ -13,4 +13,5 @@ mod pushes;
 mod repository;
 mod secrets;
 mod together;
+mod upgrade;
 mod wall;

@@ -349,8 +349,9 @@ async fn the_same_request_twice_makes_one_task() -> Result<()> {
         ..request
     };
     let refused = world.client().tasks().create_task(other).await;
-    assert!(
-        refused.is_err(),
+    assert_eq!(
+        refused.unwrap_err().code(),
+        tonic::Code::AlreadyExists,
         "the same id with other content is refused"
     );
     world.end().await

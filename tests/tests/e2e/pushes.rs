@@ -7,24 +7,6 @@ use mainloop_tests::{
     world::{World, script},
 };
 
-/// What Claude's tools returned, all of it.
-fn results(world: &World, tool: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    for seen in world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-    {
-        for outcome in seen.request().outcomes() {
-            if outcome.tool == tool {
-                all.push(outcome.text.clone());
-            }
-        }
-    }
-    all
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_pushed_before_a_plan_is_approved() -> Result<()> {
     let mut replies = vec![Reply::call(call::bash(
@@ -57,21 +39,8 @@ async fn nothing_is_pushed_before_a_plan_is_approved() -> Result<()> {
         assert!(repo.pushes.is_empty(), "{:?}", repo.pushes);
         assert_eq!(repo.refs.len(), 1, "{:?}", repo.refs);
     });
-    let tried: Vec<bool> = world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-        .flat_map(|seen| {
-            let request = seen.request();
-            request
-                .outcomes()
-                .iter()
-                .filter(|outcome| outcome.tool == "Bash")
-                .map(|outcome| outcome.is_error)
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let tried = world.model().outcomes("Bash");
+    let tried: Vec<bool> = tried.iter().map(|outcome| outcome.is_error).collect();
     assert_eq!(tried, [true], "Claude's own try, once, is denied");
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
@@ -110,7 +79,9 @@ async fn pushes_to_another_ref_or_repository_are_refused() -> Result<()> {
         .await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
-    let said = results(&world, "Bash").join("\n");
+    let said = world.model().outcomes("Bash");
+    let said: Vec<&str> = said.iter().map(|outcome| outcome.text.as_str()).collect();
+    let said = said.join("\n");
     assert_eq!(said.matches("refused ").count(), 6, "{said}");
     assert!(said.contains("unread other"), "{said}");
     assert!(!said.contains("PUSHED") && !said.contains("READ"), "{said}");

@@ -58,12 +58,12 @@ async fn its_instructions_reach_claude_and_its_hooks_and_servers_do_not() -> Res
             .all(|text| text.contains("heliotrope") && text.contains("Agents say saffron")),
         "instructions are in each request"
     );
-    let said = texts
+    let outcomes = world.model().outcomes("Bash");
+    let said = outcomes
         .iter()
+        .map(|outcome| outcome.text.as_str())
         .find(|text| text.contains("setup-says"))
         .expect("the command ran");
-    let at = said.rfind("setup-says ").unwrap_or_default();
-    let said = &said[at..];
     assert!(
         said.contains("setup-says yes indeed"),
         "its setup ran, with its environment: {said}"
@@ -86,7 +86,7 @@ async fn a_process_that_claude_left_is_gone_when_the_step_ends() -> Result<()> {
             script::implementing(
                 vec![
                     script::subtract(true),
-                    call::bash("(setsid nohup sleep 86399 >/dev/null 2>&1 &) ; sleep 0.2; pgrep -f 'sleep 86399' >/dev/null && echo it-runs"),
+                    call::bash("(setsid nohup sleep 86399 >/dev/null 2>&1 &) ; until pgrep -x sleep >/dev/null; do :; done; echo it-runs"),
                 ],
                 "Done.",
             ),
@@ -100,13 +100,11 @@ async fn a_process_that_claude_left_is_gone_when_the_step_ends() -> Result<()> {
         .await?;
     task.approve().await?;
     task.expect_event("ci_running").await?;
-    let ran = world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-        .any(|seen| seen.request().text().contains("it-runs"));
-    assert!(ran, "there was a process");
+    let ran = world.model().outcomes("Bash");
+    assert!(
+        ran.iter().any(|outcome| outcome.text.contains("it-runs")),
+        "there was a process: {ran:?}"
+    );
     let left: Vec<_> = world
         .worker_processes()
         .into_iter()

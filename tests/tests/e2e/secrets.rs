@@ -10,8 +10,8 @@ use mainloop_tests::{
     world::{World, processes, script},
 };
 
-/// Where one of `needles` occurs in what the sandbox's processes and the workspaces hold.
-fn search(world: &World, needles: &[Vec<u8>]) -> Vec<String> {
+/// Where one of `needles` occurs in what the sandbox's processes hold, and in what is on the disk.
+fn search(world: &World, needles: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     let own = fs::read_link("/proc/self/ns/pid").unwrap();
     let inside = world.worker_processes().into_iter().filter(|process| {
@@ -28,14 +28,12 @@ fn search(world: &World, needles: &[Vec<u8>]) -> Vec<String> {
             );
         }
     }
-    for worker in world.workers() {
-        // The sidecar's own files are in the folder too: none of them may hold a secret either.
-        walk(&worker, needles, &mut found);
-    }
+    // All that is kept: workspaces, the sidecars' own files, logs, the database with its write-ahead log.
+    walk(world.folder(), needles, &mut found);
     found
 }
 
-fn walk(folder: &Path, needles: &[Vec<u8>], found: &mut Vec<String>) {
+fn walk(folder: &Path, needles: &[&str], found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let kind = entry.file_type().unwrap();
@@ -52,10 +50,11 @@ fn walk(folder: &Path, needles: &[Vec<u8>], found: &mut Vec<String>) {
     }
 }
 
-fn look(place: &str, bytes: &[u8], needles: &[Vec<u8>], found: &mut Vec<String>) {
+fn look(place: &str, bytes: &[u8], needles: &[&str], found: &mut Vec<String>) {
+    let text = String::from_utf8_lossy(bytes);
     for needle in needles {
-        if bytes.windows(needle.len()).any(|window| window == needle) {
-            found.push(format!("{} in {place}", String::from_utf8_lossy(needle)));
+        if text.contains(needle) {
+            found.push(format!("{needle} in {place}"));
         }
     }
 }
@@ -91,25 +90,27 @@ async fn no_secret_is_in_the_sandbox_or_in_any_argument() -> Result<()> {
     let secrets = world.secrets();
     let basic = STANDARD.encode(format!("x-access-token:{}", secrets.github));
     let needles = [
-        secrets.github.as_bytes().to_vec(),
-        secrets.model.as_bytes().to_vec(),
-        basic.into_bytes(),
-        b"mla_".to_vec(),
+        secrets.github.as_str(),
+        secrets.model.as_str(),
+        basic.as_str(),
+        "mla_",
     ];
     assert_eq!(search(&world, &needles), Vec::<String>::new());
     // The search itself works: it finds what is there.
     let known = search(
         &world,
-        &[b"mainloop-placeholder".to_vec(), b"def subtract".to_vec()],
+        &[
+            "mainloop-placeholder",
+            "def subtract",
+            "Teach the calculator to subtract.",
+        ],
     );
-    assert!(
-        known.iter().any(|place| place.contains("/environ")),
-        "{known:?}"
-    );
-    assert!(
-        known.iter().any(|place| place.contains("calc.py")),
-        "{known:?}"
-    );
+    for place in ["/environ", "calc.py", "/data/postgres/"] {
+        assert!(
+            known.iter().any(|found| found.contains(place)),
+            "nothing in {place}: {known:?}"
+        );
+    }
 
     // Arguments can be read by everybody on the machine.
     for pid in processes::all() {
@@ -125,14 +126,14 @@ async fn no_secret_is_in_the_sandbox_or_in_any_argument() -> Result<()> {
         .iter()
         .map(|seen| seen.body.to_string())
         .collect();
-    for needle in &needles {
-        let needle = String::from_utf8_lossy(needle).into_owned();
+    for needle in needles {
         assert!(
-            !said.iter().any(|body| body.contains(&needle)),
+            !said.iter().any(|body| body.contains(needle)),
             "{needle} was seen by Claude's own commands"
         );
     }
     gate.open();
     task.expect_state(TaskState::Ready).await?;
+    assert_eq!(search(&world, &needles), Vec::<String>::new());
     world.end().await
 }

@@ -1,7 +1,7 @@
 //! Two tasks on one repository at once.
 
 use anyhow::Result;
-use mainloop_proto::v1::TaskState;
+use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Script, when},
     world::{World, script},
@@ -35,7 +35,13 @@ async fn two_tasks_on_one_repository_each_have_their_own() -> Result<()> {
     let repo = world.repo("calc", &script::calculator())?;
     let left = world.submit(&repo, "Add left, marker-left.").await?;
     let right = world.submit(&repo, "Add right, marker-right.").await?;
-    tokio::try_join!(left.approve(), right.approve())?;
+    // Neither can end before it is approved: both are at work.
+    let (first, second) = tokio::try_join!(
+        left.expect_item(InboxItemKind::Plan),
+        right.expect_item(InboxItemKind::Plan)
+    )?;
+    assert_eq!(world.workers().len(), 2, "each has a worker");
+    tokio::try_join!(first.approve(), second.approve())?;
     let (left, right) = tokio::try_join!(
         left.expect_state(TaskState::Ready),
         right.expect_state(TaskState::Ready)

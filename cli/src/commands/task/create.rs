@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::{
     args::{Global, task::Create},
     client::Client,
-    commands::{connect, show},
-    exit::{Call, Exit, Failure},
+    commands::{connect, patience::Patience, show},
+    exit::{self, Call, Exit, Failure},
     format,
     output::{Output, json, style::Style},
     repository, terminal,
@@ -22,12 +22,7 @@ pub(super) async fn run(create: Create, global: &Global, output: &Output) -> any
     let confirmed = create.yes;
     let request = request(create)?;
     let mut client = connect(global).await?;
-    let response = client
-        .tasks
-        .create_task(request)
-        .await
-        .map_err(Call::failed("create the task"))?
-        .into_inner();
+    let response = send(request, &mut client, global, output).await?;
     if output.is_json() {
         output.message(&response, |_| Ok(()))?;
         return Ok(Exit::Done);
@@ -60,6 +55,32 @@ pub(super) async fn run(create: Create, global: &Global, output: &Output) -> any
     output.next(&format!("mainloop task confirm {}", task.short_id));
     output.next(&format!("mainloop task cancel {}", task.short_id));
     Ok(Exit::Done)
+}
+
+/// Sends the request until it is answered: its id makes one task of it, however often it arrives.
+async fn send(
+    request: CreateTaskRequest,
+    client: &mut Client,
+    global: &Global,
+    output: &Output,
+) -> anyhow::Result<CreateTaskResponse> {
+    let mut patience = Patience::default();
+    loop {
+        let status = match client.tasks.create_task(request.clone()).await {
+            Ok(response) => return Ok(response.into_inner()),
+            Err(status) => status,
+        };
+        let again = exit::is_unreachable(&status);
+        let failed = Call::failed("create the task")(status);
+        if !again {
+            return Err(failed.into());
+        }
+        if !patience.is_away() {
+            output
+                .note("the plane does not answer; the same request is sent again when it is back");
+        }
+        *client = patience.reconnect(failed, global, || Ok(())).await?;
+    }
 }
 
 async fn confirm(task: &Task, client: &mut Client, output: &Output) -> anyhow::Result<Exit> {

@@ -3,7 +3,7 @@
 //! On a terminal, milestones scroll by above a view that is redrawn in place; elsewhere there is a line for each milestone. When
 //! the plane goes away, the watch says so, waits a bounded time for it, and goes on where it was.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use futures_util::future;
 use jiff::Timestamp;
@@ -11,14 +11,14 @@ use mainloop_proto::v1::{
     GetInboxItemRequest, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskEvent, TaskState,
     WatchTaskRequest, WatchTaskResponse,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Status, Streaming};
 
 use super::{all_events, live::Live, story};
 use crate::{
     args::{Global, task::Watch},
-    client::{Client, ConnectError},
-    commands::connect,
+    client::Client,
+    commands::{connect, patience::Patience},
     exit::{self, Call, Exit},
     output::{self, Output, json, region::Region},
     words,
@@ -28,15 +28,6 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Log chunks that the view begins with.
 const TAIL: i32 = 20;
-/// How long a plane that went away is waited for: a restart with a database's recovery fits well.
-const PATIENCE: Duration = Duration::from_mins(3);
-/// Between two tries.
-const PAUSES: [Duration; 4] = [
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
 
 pub(super) async fn run(watch: Watch, global: &Global, output: &Output) -> anyhow::Result<Exit> {
     let mut session = Session {
@@ -49,7 +40,7 @@ pub(super) async fn run(watch: Watch, global: &Global, output: &Output) -> anyho
         last_seq: 0,
         log_position: 0,
         announced: Vec::new(),
-        away: None,
+        patience: Patience::default(),
     };
     let mut client = connect(global).await?;
     loop {
@@ -95,8 +86,7 @@ struct Session<'a> {
     log_position: i64,
     /// Items that were announced, with their revision.
     announced: Vec<String>,
-    /// Since when the plane is away, and how often it was tried.
-    away: Option<(Instant, usize)>,
+    patience: Patience,
 }
 
 impl Session<'_> {
@@ -271,10 +261,10 @@ impl Session<'_> {
         Some(stream.into_inner())
     }
 
-    /// Waits for the plane, for a bounded time that a plane which takes connections and drops them again does not renew.
+    /// Waits for the plane.
     async fn reconnect(&mut self, lost: Status, global: &Global) -> anyhow::Result<Client> {
         let trouble = "the plane does not answer; waiting for it to come back (Ctrl-C stops watching, the task goes on)";
-        if self.away.is_none() {
+        if !self.patience.is_away() {
             if self.view {
                 self.live.trouble = Some(trouble.to_owned());
                 self.draw(&[])?;
@@ -282,29 +272,17 @@ impl Session<'_> {
                 self.output.note(trouble);
             }
         }
-        let (since, mut tries) = self.away.unwrap_or((Instant::now(), 0));
-        let mut refusal = None;
-        while since.elapsed() < PATIENCE {
-            sleep(PAUSES[tries.min(PAUSES.len() - 1)]).await;
-            tries += 1;
-            self.away = Some((since, tries));
-            match connect(global).await {
-                Ok(client) => return Ok(client),
-                Err(error @ ConnectError::Unreachable { .. }) => refusal = Some(error),
-                Err(error) => return Err(error.into()),
-            }
-            self.draw(&[])?;
-        }
-        Err(match refusal {
-            Some(refusal) => refusal.into(),
-            None => Call::failed(format!("watch the task `{}`", self.id))(lost).into(),
-        })
+        let lost = Call::failed(format!("watch the task `{}`", self.id))(lost);
+        let mut patience = mem::take(&mut self.patience);
+        let client = patience.reconnect(lost, global, || self.draw(&[])).await;
+        self.patience = patience;
+        client
     }
 
     /// The plane speaks again.
     fn back(&mut self) {
         self.live.trouble = None;
-        if self.away.take().is_some() && !self.view {
+        if self.patience.back() && !self.view {
             self.output.note("the plane is back");
         }
     }

@@ -183,3 +183,35 @@ async fn a_folder_of_no_attempt_is_removed_and_a_reused_process_id_is_not_harmed
     world.gone().await;
     assert!(Process::of(own).is_some());
 }
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_workers() {
+    let world = world("exec sleep 600").await;
+    queued(&world.store, "one", 0).await;
+    world.store.claim("here", CAPS).await.unwrap();
+    let process = world.process().await;
+    testing::soon("the end of all tasks", world.supervisor.stop()).await;
+    assert!(process.is_alive());
+    process.kill();
+}
+
+#[tokio::test]
+async fn what_was_left_to_be_removed_is_removed_at_the_next_start() {
+    let world = world("exec sleep 600").await;
+    testing::soon("the end of all tasks", world.supervisor.stop()).await;
+    let left = world.options.workers.join(".gone-x");
+    std::fs::create_dir_all(left.join("node_modules")).unwrap();
+    let supervisor = Supervisor::new();
+    let launcher = Launcher::new(
+        world.store.clone(),
+        world.options.clone(),
+        supervisor.clone(),
+    );
+    supervisor.spawn(
+        "launcher",
+        OnExit::Fatal,
+        launcher.run(supervisor.stop_token()),
+    );
+    world.gone().await;
+    supervisor.stop().await;
+}

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     db::{Store, attempts::Identity, claims::Caps},
-    dispatch::tests::{apply, queued},
+    dispatch::tests::{apply, queued, sql},
     testing,
 };
 
@@ -133,4 +133,38 @@ async fn a_note_is_an_event_and_nothing_else() {
         ("progress", "half way\u{fffd} there")
     );
     assert_eq!(task.task.phase.kind(), PhaseKind::Planning);
+}
+
+#[tokio::test]
+async fn notes_without_end_are_acknowledged_and_not_kept() {
+    let store = testing::store().await;
+    let worker = planning(&store).await;
+    sql(
+        &store,
+        &format!("UPDATE attempt SET milestone = {}", super::NOTES - 2),
+    )
+    .await;
+    let before = store.task_for_link(worker.task_id).await.unwrap().unwrap();
+    for seq in super::NOTES - 1..super::NOTES + 3 {
+        let note = Milestone {
+            seq,
+            phase_version: 0,
+            time: None,
+            fact: Some(Fact::ProgressNoted(ProgressNoted {
+                text: format!("note {seq}"),
+            })),
+        };
+        assert_eq!(super::milestone(&store, worker, &note).await.unwrap(), seq);
+    }
+    let events = store
+        .events(worker.task_id, before.event_seq, i64::MAX, 10)
+        .await
+        .unwrap();
+    let texts: Vec<&str> = events.iter().map(|event| event.text.as_str()).collect();
+    assert_eq!(texts, ["note 999", super::NOTES_END]);
+    // What the workflow waits for is taken all the same.
+    let plan = plan(super::NOTES + 3, version(&store, worker.task_id).await);
+    super::milestone(&store, worker, &plan).await.unwrap();
+    let task = store.task_for_link(worker.task_id).await.unwrap().unwrap();
+    assert_eq!(task.task.phase.kind(), PhaseKind::PlanReview);
 }

@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use mainloop_proto::v1::{
     self, CreateTokenRequest, GetCallerRequest, GetStatusRequest, ListTokensRequest,
     RevokeTokenRequest, access_service_client::AccessServiceClient,
+    inbox_service_client::InboxServiceClient, task_service_client::TaskServiceClient,
 };
 use prost::Message;
 use tokio::net::{TcpListener, UnixStream};
@@ -18,6 +19,7 @@ use tower::{Service, ServiceExt};
 
 use super::*;
 use crate::{
+    config::Listen,
     link::{Lease, Link, Offer},
     policy,
     rpc::{
@@ -29,16 +31,25 @@ use crate::{
 };
 
 /// A plane behind its sockets.
-struct Sockets {
+pub(super) struct Sockets {
     world: World,
     health: Health,
     socket: std::path::PathBuf,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
 impl Sockets {
     async fn new() -> Self {
+        let listen = Listen {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+        };
+        Self::listening(listen).await
+    }
+
+    /// With its TCP socket as configured.
+    pub(super) async fn listening(listen: Listen) -> Self {
         let world = World::new().await;
         let shared = Shared {
             store: world.store.clone(),
@@ -70,7 +81,7 @@ impl Sockets {
         let folder = testing::folder();
         let socket = folder.path().join("mainloop.sock");
         let unix = serve::bind_unix(&socket).unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpListener::bind(listen.address).await.unwrap();
         let address = tcp.local_addr().unwrap();
         let supervisor = Supervisor::new();
         let (served, answers) = (shared.clone(), routes.clone());
@@ -78,7 +89,7 @@ impl Sockets {
             serve::unix(served, unix, answers).await.unwrap();
         });
         supervisor.spawn("tcp socket", OnExit::Log, async move {
-            serve::tcp(shared, tcp, None, routes).await.unwrap();
+            serve::tcp(shared, tcp, listen.tls, routes).await.unwrap();
         });
         Self {
             world,
@@ -111,14 +122,14 @@ impl Sockets {
     }
 
     /// A secret with these scopes.
-    async fn token(&self, name: &str, scopes: &[&str]) -> String {
+    pub(super) async fn token(&self, name: &str, scopes: &[&str]) -> String {
         let made = self.world.store.create_token(name, scopes, None).await;
         made.unwrap().unwrap().1
     }
 }
 
 /// A request with a bearer token.
-fn with_token<T>(message: T, secret: &str) -> Request<T> {
+pub(super) fn with_token<T>(message: T, secret: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value = format!("Bearer {secret}").parse().unwrap();
     request.metadata_mut().insert("authorization", value);
@@ -393,6 +404,125 @@ async fn a_token_is_made_used_listed_and_revoked() {
     );
     let unknown = access.revoke_token(revoke).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+}
+
+/// How a stream ends.
+async fn end<T>(stream: &mut (impl Stream<Item = Result<T, Status>> + Unpin)) -> Code {
+    loop {
+        let next = testing::soon("the end of a stream", stream.next()).await;
+        if let Err(status) = next.expect("a stream with a revoked token ends with an error") {
+            return status.code();
+        }
+    }
+}
+
+#[tokio::test]
+async fn streams_end_with_the_token_that_opened_them() {
+    let plane = Sockets::new().await;
+    let task_id = plane.world.planning("gate").await.id;
+    let secret = plane.token("reader", &["read"]).await;
+    let mut tasks = TaskServiceClient::new(plane.tcp().await);
+    let mut inbox = InboxServiceClient::new(plane.tcp().await);
+    let watch = v1::WatchTaskRequest {
+        task_id: task_id.clone(),
+        after_seq: -1,
+    };
+    let follow = v1::StreamTaskLogsRequest {
+        task_id,
+        follow: true,
+        ..v1::StreamTaskLogsRequest::default()
+    };
+    let all = v1::WatchInboxRequest {};
+    let events = tasks.watch_task(with_token(watch, &secret)).await;
+    let logs = tasks.stream_task_logs(with_token(follow, &secret)).await;
+    let changes = inbox.watch_inbox(with_token(all, &secret)).await;
+    let (mut events, mut logs, mut changes) = (
+        events.unwrap().into_inner(),
+        logs.unwrap().into_inner(),
+        changes.unwrap().into_inner(),
+    );
+    next(&mut events).await;
+    while !next(&mut changes).await.caught_up {}
+    let mut local = InboxServiceClient::new(plane.local().await);
+    let mut stays = local.watch_inbox(all).await.unwrap().into_inner();
+    while !next(&mut stays).await.caught_up {}
+
+    plane.world.store.revoke_token("reader").await.unwrap();
+    let codes = tokio::join!(end(&mut events), end(&mut logs), end(&mut changes));
+    assert_eq!(
+        codes,
+        (
+            Code::Unauthenticated,
+            Code::Unauthenticated,
+            Code::Unauthenticated
+        )
+    );
+    plane.world.propose("door").await;
+    next(&mut stays).await;
+}
+
+#[tokio::test]
+async fn what_postgres_does_not_take_names_nothing() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    let plane = Sockets::new().await;
+    let mut access = plane.access().await;
+    let revoked = access
+        .revoke_token(RevokeTokenRequest {
+            token_id: "a\0".to_owned(),
+        })
+        .await;
+    assert_eq!(revoked.unwrap_err().code(), Code::NotFound);
+    let world = &plane.world;
+    assert_eq!(world.get("a\0").await.unwrap_err().code(), Code::NotFound);
+    let shown = world.inbox.get_inbox_item(by(
+        "ada",
+        v1::GetInboxItemRequest {
+            item_id: "a\0@1".to_owned(),
+        },
+    ));
+    assert_eq!(shown.await.unwrap_err().code(), Code::NotFound);
+    let unknown = v1::InboxItem {
+        id: "a\0".to_owned(),
+        revision: 1,
+        ..v1::InboxItem::default()
+    };
+    let approve = decision(&unknown, v1::InboxAction::Approve);
+    assert_eq!(
+        world.resolve("ada", approve).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    let mut created = proposal("gate");
+    created.title = "a\0".to_owned();
+    created.labels = HashMap::from([("a\0".to_owned(), "b\0".to_owned())]);
+    assert_eq!(
+        world.create(created).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+
+    let list = async |labels, page_token: &str| {
+        let request = v1::ListTasksRequest {
+            labels,
+            page_token: URL_SAFE_NO_PAD.encode(page_token),
+            ..v1::ListTasksRequest::default()
+        };
+        let listed = world.tasks.list_tasks(by("ada", request)).await;
+        listed.map(|listed| listed.into_inner().tasks)
+    };
+    let labels = HashMap::from([("a\0".to_owned(), "b\0".to_owned())]);
+    assert!(list(labels, "").await.unwrap().is_empty());
+    // The second is a time before the first that Postgres has.
+    let id = Uuid::nil();
+    for position in [format!("0/{id}\0"), format!("-300000000000000000/{id}")] {
+        let listed = list(HashMap::new(), &position).await;
+        assert_eq!(listed.unwrap_err().code(), Code::InvalidArgument);
+        let request = v1::ListInboxItemsRequest {
+            page_token: URL_SAFE_NO_PAD.encode(&position),
+            ..v1::ListInboxItemsRequest::default()
+        };
+        let listed = world.inbox.list_inbox_items(by("ada", request)).await;
+        assert_eq!(listed.unwrap_err().code(), Code::InvalidArgument);
+    }
 }
 
 #[tokio::test]

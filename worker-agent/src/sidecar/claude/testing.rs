@@ -377,15 +377,13 @@ impl Cli {
 
 /// The CLI that the tests run.
 pub(crate) fn claude() -> PathBuf {
-    const IN_CACHE: &str = "mainloop/claude/2.1.329/claude";
-    let root = nix::unistd::geteuid().is_root();
-    let cached = if root {
-        PathBuf::from("/var/lib").join(IN_CACHE)
+    const VERSION: &str = include_str!("../../../../scripts/claude-version").trim_ascii();
+    let cache = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib")
     } else {
-        PathBuf::from(std::env::var("HOME").unwrap())
-            .join(".cache")
-            .join(IN_CACHE)
+        PathBuf::from(std::env::var("HOME").unwrap()).join(".cache")
     };
+    let cached = cache.join("mainloop/claude").join(VERSION).join("claude");
     let path = std::env::var_os("MAINLOOP_CLAUDE").map_or(cached, PathBuf::from);
     assert!(
         path.is_file(),
