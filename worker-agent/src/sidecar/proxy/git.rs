@@ -130,8 +130,8 @@ impl Git {
         self.gate.clone()
     }
 
-    pub(super) fn set_token(&self, token: SecretString) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    pub(super) fn set_token(&self, token: Option<SecretString>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// Answers one request; `path` is what follows `/git`.
