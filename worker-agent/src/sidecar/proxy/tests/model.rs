@@ -205,6 +205,16 @@ async fn what_policy_refuses_never_reaches_the_host() {
     assert_eq!(refused.status(), StatusCode::FORBIDDEN);
     assert!(text(refused).await.contains("mcp_servers"));
     assert!(matches!(world.event().await, Event::ModelRefused { .. }));
+    // The reason quotes what was wrong, and is kept.
+    let long = format!(r#","speed":"{}""#, "x".repeat(1 << 20));
+    assert_eq!(
+        world.send(message(&long)).await.status(),
+        StatusCode::FORBIDDEN
+    );
+    match world.event().await {
+        Event::ModelRefused { reason } => assert!(reason.len() < 300, "{} bytes", reason.len()),
+        other => panic!("{other:?}"),
+    }
     for (method, path, status) in [
         (Method::GET, "/v1/messages", StatusCode::METHOD_NOT_ALLOWED),
         (Method::POST, "/v1/files", StatusCode::NOT_FOUND),
