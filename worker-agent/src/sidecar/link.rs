@@ -7,6 +7,8 @@
 
 mod connection;
 mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashSet, VecDeque},
