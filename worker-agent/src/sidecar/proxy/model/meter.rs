@@ -17,7 +17,7 @@ use super::usage::{Price, Usage};
 const RESERVED_OUTPUT: u64 = 8192;
 
 /// Output tokens that a host is taken to make in a second, where nobody saw how many there were.
-const TOKENS_PER_SECOND: u64 = 100;
+const TOKENS_PER_SECOND: u64 = 50;
 
 /// Bytes of a request that are taken for one token. Real requests have about four.
 const BYTES_PER_TOKEN: u64 = 3;
@@ -236,7 +236,7 @@ mod tests {
     fn a_reply_that_is_hung_up_on_costs_the_time_that_it_took() {
         let (sink, _events) = event::channel();
         let meter = Meter::new(1_000_000, 0, sink);
-        for (after, seen, output) in [(0, 9, 9), (5, 9, 500), (5, 600, 600), (60, 9, 2000)] {
+        for (after, seen, output) in [(0, 9, 9), (5, 9, 250), (5, 600, 600), (60, 9, 2000)] {
             let mut charge = meter.admit(price(), 30, 2000).unwrap();
             charge.set_output(seen);
             charge.cut(Duration::from_secs(after));
