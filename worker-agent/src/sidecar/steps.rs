@@ -4,46 +4,36 @@
 mod ci;
 mod plan;
 mod ready;
+mod reason;
 mod work;
 
 use jiff::Timestamp;
 use mainloop_github::{Class, MarkerKind, NewPull, PullRef, drafts_unsupported, text};
 use mainloop_proto::v1::{
-    Assignment, BranchPushed, FailureClass, Link, PullRequestOpened, assignment::Work,
+    Assignment, BranchPushed, FailureReason, Link, PullRequestOpened, assignment::Work,
     milestone::Fact,
 };
 
 use super::{claude::prompts, worker::Worker};
 use crate::channel;
 
-/// Why a step did not get its result.
+/// Why a step stopped short. The plane decides by the reason what follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    pub(crate) class: FailureClass,
+    pub(crate) reason: FailureReason,
     /// A sentence for people.
     pub(crate) message: String,
-    /// The same may work later by itself.
-    pub(crate) transient: bool,
-    /// When, if known.
+    /// When the limit is over, if known.
     pub(crate) retry_at: Option<Timestamp>,
 }
 
 impl Failure {
-    /// Trying again would not help.
-    pub(crate) fn lasting(class: FailureClass, message: impl Into<String>) -> Self {
+    /// A reason, and what there is to say about it.
+    pub(crate) fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         Self {
-            class,
+            reason,
             message: message.into(),
-            transient: false,
             retry_at: None,
-        }
-    }
-
-    /// The same may work later.
-    pub(crate) fn passing(class: FailureClass, message: impl Into<String>) -> Self {
-        Self {
-            transient: true,
-            ..Self::lasting(class, message)
         }
     }
 
@@ -53,23 +43,21 @@ impl Failure {
         reason = "it is what `map_err` hands over"
     )]
     pub(crate) fn git(error: channel::Error) -> Self {
-        Self::passing(FailureClass::Git, error.to_string())
+        let message = error.to_string();
+        Self::new(reason::of_git(&message), message)
     }
 }
 
 impl From<mainloop_github::Error> for Failure {
     fn from(error: mainloop_github::Error) -> Self {
-        let message = super::chain(&error);
-        match error.class() {
-            Class::Unauthorized | Class::Forbidden { .. } => {
-                Self::lasting(FailureClass::GithubCredential, message)
-            }
-            Class::NotFound | Class::Validation => Self::lasting(FailureClass::Github, message),
+        let class = error.class();
+        let failure = Self::new(reason::of_github(&error), super::chain(&error));
+        match class {
             Class::RateLimited { until } => Self {
                 retry_at: until,
-                ..Self::passing(FailureClass::Github, message)
+                ..failure
             },
-            Class::Unavailable | Class::Other => Self::passing(FailureClass::Github, message),
+            _ => failure,
         }
     }
 }

@@ -468,10 +468,9 @@ impl Failure {
     fn into_wire(self) -> StepFailed {
         StepFailed {
             failure: Some(mainloop_proto::v1::Failure {
-                class: self.class.into(),
+                reason: self.reason.into(),
                 message: self.message,
             }),
-            transient: self.transient,
             retry_time: self.retry_at.map(link::timestamp),
         }
     }

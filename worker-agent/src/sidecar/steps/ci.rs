@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mainloop_github::{Checks, Conclusion, Conditional, FailedCheck, PullState, State, Verdict};
 use mainloop_proto::v1::{
-    AwaitCiWork, Check, CheckState, CiAbsent, CiFailed, CiPassed, CiRunning, PullRequestClosed,
-    milestone::Fact,
+    AwaitCiWork, Check, CheckState, CiAbsent, CiFailed, CiPassed, CiRunning, FailureReason,
+    PullRequestClosed, milestone::Fact,
 };
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ pub(super) async fn await_ci(
                 worker.link.report_durably(version, fact).await;
                 return Ok(());
             }
-            Err(failure) if failure.transient && troubles < MAX_TROUBLES => {
+            Err(failure) if is_passing(failure.reason) && troubles < MAX_TROUBLES => {
                 troubles += 1;
                 worker.note(format!("checks could not be read: {}", failure.message));
                 tokio::time::sleep(trouble_pause(&failure, troubles)).await;
@@ -129,6 +129,14 @@ async fn look(worker: &mut Worker, sha: &str, tag: &mut Option<String>) -> Resul
         return Ok(Seen::Over(fact));
     }
     Ok(Seen::Checks(worker.github.checks(sha).await?))
+}
+
+/// Whether looking again is worth it.
+fn is_passing(reason: FailureReason) -> bool {
+    matches!(
+        reason,
+        FailureReason::GithubUnavailable | FailureReason::GithubLimit
+    )
 }
 
 /// How long to leave a code host alone that does not answer, or that said how long.

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 use mainloop_github::{MarkerKind, text};
 use mainloop_proto::v1::{
-    FailureClass, Link, NothingToChange, PlanReady, PlanWork, PlanningStarted, milestone::Fact,
+    FailureReason, Link, NothingToChange, PlanReady, PlanWork, PlanningStarted, milestone::Fact,
 };
 
 use super::Failure;
@@ -61,8 +61,8 @@ pub(super) async fn plan(
     match end {
         _ if keeper.kept => Ok(()),
         TurnEnd::NothingToChange { reason } => nothing_to_change(worker, version, &reason).await,
-        TurnEnd::Completed { .. } => Err(Failure::lasting(
-            FailureClass::ModelResult,
+        TurnEnd::Completed { .. } => Err(Failure::new(
+            FailureReason::NoPlan,
             "the model ended without a plan, also when asked again",
         )),
         other => Err(worker.turn_failure(other)),

@@ -5,7 +5,7 @@
 
 use mainloop_github::{MarkerKind, PullState, text};
 use mainloop_proto::v1::{
-    FailureClass, MarkReadyWork, MarkedReady, PullRequestClosed, milestone::Fact,
+    FailureReason, MarkReadyWork, MarkedReady, PullRequestClosed, milestone::Fact,
 };
 
 use super::Failure;
@@ -22,14 +22,14 @@ pub(super) async fn mark_ready(
         .as_ref()
         .is_some_and(|plan| *plan != work.plan_hash)
     {
-        return Err(Failure::lasting(
-            FailureClass::Worker,
+        return Err(Failure::new(
+            FailureReason::Internal,
             "the approved plan is not the one that was implemented",
         ));
     }
     let number = worker
         .pull_number()
-        .ok_or_else(|| Failure::lasting(FailureClass::Worker, "the task has no pull request"))?;
+        .ok_or_else(|| Failure::new(FailureReason::Internal, "the task has no pull request"))?;
     let pull = worker.github.pull(number).await?;
     if let PullState::Closed | PullState::Merged { .. } = pull.state {
         let merged = matches!(pull.state, PullState::Merged { .. });

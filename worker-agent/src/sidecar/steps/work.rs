@@ -2,7 +2,8 @@
 
 use mainloop_github::text;
 use mainloop_proto::v1::{
-    BranchPushed, CheckState, FailureClass, FixCiWork, ImplementWork, WorkFinished, milestone::Fact,
+    BranchPushed, CheckState, FailureReason, FixCiWork, ImplementWork, WorkFinished,
+    milestone::Fact,
 };
 
 use super::{Failure, plan};
@@ -20,8 +21,8 @@ pub(super) async fn implement(
     work: &ImplementWork,
 ) -> Result<(), Failure> {
     if plan::hash(&work.plan) != work.plan_hash {
-        return Err(Failure::lasting(
-            FailureClass::Worker,
+        return Err(Failure::new(
+            FailureReason::Internal,
             "the plan that the plane sent is not the one that was approved",
         ));
     }

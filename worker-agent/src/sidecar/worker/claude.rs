@@ -7,7 +7,7 @@ use std::{
 
 use mainloop_github::text;
 use mainloop_proto::v1::{
-    AnswerCommand, BlockerReported, Command, FailureClass, LogSource, ModelCredentialKind,
+    AnswerCommand, BlockerReported, Command, FailureReason, LogSource, ModelCredentialKind,
     ProgressNoted, QuestionAsked, SessionStarted, command::What, milestone::Fact,
 };
 use tokio::sync::mpsc;
@@ -89,8 +89,8 @@ impl Worker {
         match opened {
             Ok(conversation) => Ok(conversation),
             Err(Opening::Failed(failure)) => Err(failure),
-            Err(Opening::SessionLost) => Err(Failure::passing(
-                FailureClass::ModelResult,
+            Err(Opening::SessionLost) => Err(Failure::new(
+                FailureReason::ClaudeExited,
                 "a new conversation could not be begun".to_owned(),
             )),
         }
@@ -166,7 +166,7 @@ impl Worker {
                         .set_permission_mode(talk.mode)
                         .await
                         .map_err(|error| {
-                            Failure::passing(FailureClass::ModelResult, error.to_string())
+                            Failure::new(FailureReason::ClaudeExited, error.to_string())
                         })?;
                 }
                 Ok(Conversation {
@@ -181,8 +181,8 @@ impl Worker {
             {
                 Err(Opening::SessionLost)
             }
-            Err(error) => Err(Opening::Failed(Failure::passing(
-                FailureClass::Environment,
+            Err(error) => Err(Opening::Failed(Failure::new(
+                FailureReason::ClaudeExited,
                 error.to_string(),
             ))),
         }
@@ -416,37 +416,33 @@ impl Worker {
 
         match end {
             TurnEnd::Failed { class, message, .. } => {
-                let message = text::visible(&message);
-                match class {
-                    Claude::Authentication | Claude::Billing => {
-                        Failure::lasting(FailureClass::ModelCredential, message)
-                    }
-                    Claude::RateLimited => {
-                        let mut failure = Failure::passing(FailureClass::ModelService, message);
-                        failure.retry_at = self
-                            .limited_until
-                            .filter(|until| *until > jiff::Timestamp::now());
-                        failure
-                    }
-                    Claude::Overloaded | Claude::Server | Claude::Network => {
-                        Failure::passing(FailureClass::ModelService, message)
-                    }
-                    Claude::Budget => Failure::lasting(FailureClass::Budget, message),
-                    Claude::ModelUnavailable
-                    | Claude::PromptTooLong
-                    | Claude::MaxTurns
-                    | Claude::Refused => Failure::lasting(FailureClass::ModelResult, message),
-                    Claude::SessionLost | Claude::Other => {
-                        Failure::passing(FailureClass::ModelResult, message)
-                    }
+                let reason = match class {
+                    Claude::Authentication => FailureReason::ModelCredential,
+                    Claude::Billing => FailureReason::ModelCredit,
+                    Claude::RateLimited => FailureReason::ModelLimit,
+                    Claude::Overloaded => FailureReason::ModelOverloaded,
+                    Claude::Server | Claude::Network => FailureReason::ModelUnavailable,
+                    Claude::Budget => FailureReason::Budget,
+                    Claude::ModelUnavailable => FailureReason::ModelNotAllowed,
+                    Claude::PromptTooLong => FailureReason::ModelContext,
+                    Claude::MaxTurns => FailureReason::ModelTurns,
+                    Claude::Refused => FailureReason::ModelRefused,
+                    Claude::SessionLost | Claude::Other => FailureReason::ClaudeExited,
+                };
+                let mut failure = Failure::new(reason, text::visible(&message));
+                if reason == FailureReason::ModelLimit {
+                    failure.retry_at = self
+                        .limited_until
+                        .filter(|until| *until > jiff::Timestamp::now());
                 }
+                failure
             }
             TurnEnd::ProcessExited {
                 code,
                 signal,
                 stderr,
-            } => Failure::passing(
-                FailureClass::ModelResult,
+            } => Failure::new(
+                FailureReason::ClaudeExited,
                 format!(
                     "Claude Code exited in the middle of a turn ({}): {stderr}",
                     match (code, signal) {
@@ -456,14 +452,14 @@ impl Worker {
                     }
                 ),
             ),
-            TurnEnd::Interrupted => Failure::passing(
-                FailureClass::ModelResult,
+            TurnEnd::Interrupted => Failure::new(
+                FailureReason::ClaudeExited,
                 "the turn was interrupted".to_owned(),
             ),
             TurnEnd::Completed { .. }
             | TurnEnd::Planned { .. }
-            | TurnEnd::NothingToChange { .. } => Failure::passing(
-                FailureClass::ModelResult,
+            | TurnEnd::NothingToChange { .. } => Failure::new(
+                FailureReason::ClaudeExited,
                 "the turn ended in a way that this step does not expect".to_owned(),
             ),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mainloop_github::Class;
-use mainloop_proto::v1::{FailureClass, Task};
+use mainloop_proto::v1::{FailureReason, Task};
 use serde::Deserialize;
 
 use super::{Worker, claude::notice};
@@ -59,10 +59,25 @@ pub(super) fn branch(task: &Task) -> String {
         }
     }
     let slug = slug.trim_end_matches('-');
-    if slug.is_empty() {
+    let name = if slug.is_empty() {
         format!("mainloop/{}", task.short_id)
     } else {
         format!("mainloop/{}-{slug}", task.short_id)
+    };
+    match task.generation {
+        0 | 1 => name,
+        again => format!("{name}-{again}"),
+    }
+}
+
+/// A repository that is not found is told from other things that are not.
+fn absent(error: mainloop_github::Error) -> Failure {
+    let is_absent = error.class() == Class::NotFound;
+    let failure = Failure::from(error);
+    if is_absent {
+        Failure::new(FailureReason::RepositoryAbsent, failure.message)
+    } else {
+        failure
     }
 }
 
@@ -72,16 +87,31 @@ impl Worker {
         if let Some(base) = &self.base {
             return Ok(base.clone());
         }
-        let branch = if self.task.base_ref.is_empty() {
-            self.github.repository().await?.default_branch
+        let repository = self.github.repository().await.map_err(absent)?;
+        if repository.archived {
+            return Err(Failure::new(
+                FailureReason::RepositoryArchived,
+                "it is read-only",
+            ));
+        }
+        let is_default = self.task.base_ref.is_empty();
+        let branch = if is_default {
+            repository.default_branch
         } else {
             self.task.base_ref.clone()
         };
         let Some(sha) = self.github.branch_head(&branch).await? else {
-            return Err(Failure::lasting(
-                FailureClass::Github,
-                format!("the repository has no branch {branch} (or it has no commit yet)"),
-            ));
+            return Err(if is_default {
+                Failure::new(
+                    FailureReason::RepositoryEmpty,
+                    format!("its branch {branch} has no commit"),
+                )
+            } else {
+                Failure::new(
+                    FailureReason::BaseGone,
+                    format!("the repository has no branch {branch}"),
+                )
+            });
         };
         let mut guidance = Vec::new();
         for path in GUIDANCE {
@@ -94,8 +124,8 @@ impl Worker {
         }
         let wishes: Wishes = match self.text_at(WISHES, &sha).await? {
             Some(text) => toml::from_str(&text).map_err(|error| {
-                Failure::lasting(
-                    FailureClass::Environment,
+                Failure::new(
+                    FailureReason::Setup,
                     format!(
                         "{WISHES} of the base commit is not understood: {}",
                         error.message()
@@ -175,8 +205,8 @@ impl Worker {
                 biased;
                 Some(notice) = notice(&mut self.host.notices) => self.noticed(notice),
                 done = &mut done => return done.map_err(|error| match error {
-                    channel::Error::Failed(failure) => Failure::lasting(
-                        FailureClass::Environment,
+                    channel::Error::Failed(failure) => Failure::new(
+                        FailureReason::Setup,
                         format!("a setup command of {WISHES} failed: {failure}"),
                     ),
                     other => Failure::git(other),
@@ -196,12 +226,12 @@ impl Worker {
             | StartError::Spawn { .. }
             | StartError::Channel(
                 AcceptError::Bind { .. } | AcceptError::Accept(_) | AcceptError::NoHello(_),
-            ) => Failure::passing(FailureClass::Environment, told),
+            ) => Failure::new(FailureReason::Sandbox, told),
             StartError::Host(_)
             | StartError::Ended { .. }
             | StartError::Channel(AcceptError::Stranger { .. } | AcceptError::Version { .. }) => {
                 let mend = self.host.diagnose().await;
-                Failure::lasting(FailureClass::Environment, format!("{told}{mend}"))
+                Failure::new(FailureReason::Sandbox, format!("{told}{mend}"))
             }
         }
     }

@@ -1,0 +1,96 @@
+//! From what GitHub and git say to the reason that the plane goes by. Pure.
+
+use mainloop_github::{Class, Error};
+use mainloop_proto::v1::FailureReason as Reason;
+
+/// What a call to GitHub failed for.
+pub(super) fn of_github(error: &Error) -> Reason {
+    let text = error.to_string().to_lowercase();
+    match error.class() {
+        Class::Unauthorized => Reason::GithubCredential,
+        Class::Forbidden { .. } if text.contains("archived") => Reason::RepositoryArchived,
+        Class::Forbidden { .. } => Reason::GithubPermission,
+        Class::NotFound if text.contains("issue") || text.contains("pull request") => {
+            Reason::PullGone
+        }
+        Class::NotFound | Class::Validation => Reason::Github,
+        Class::RateLimited { .. } => Reason::GithubLimit,
+        Class::Unavailable | Class::Other => Reason::GithubUnavailable,
+    }
+}
+
+/// Parts of git's and GitHub's messages, in lower case, with what each means; the first that fits counts. GitHub's
+/// codes are listed in its documentation of push protection, rulesets and branch protection.
+const GIT: &[(&str, Reason)] = &[
+    ("no space left on device", Reason::Disk),
+    ("disk quota exceeded", Reason::Disk),
+    ("refusing to allow", Reason::GithubWorkflow),
+    ("must have verified signatures", Reason::SignedCommits),
+    ("commits must be signed", Reason::SignedCommits),
+    ("protected branch", Reason::BranchProtected),
+    ("gh006", Reason::BranchProtected),
+    ("gh013", Reason::BranchProtected),
+    ("repository rule violations", Reason::BranchProtected),
+    ("archived", Reason::RepositoryArchived),
+    ("hook declined", Reason::PushRejected),
+    ("remote rejected", Reason::PushRejected),
+    ("repository not found", Reason::RepositoryAbsent),
+    ("authentication failed", Reason::GithubCredential),
+    ("invalid username or", Reason::GithubCredential),
+    (
+        "write access to repository not granted",
+        Reason::GithubPermission,
+    ),
+    ("permission to", Reason::GithubPermission),
+    ("error: 401", Reason::GithubCredential),
+    ("error: 403", Reason::GithubPermission),
+    ("error: 404", Reason::RepositoryAbsent),
+    ("error: 429", Reason::GithubLimit),
+    ("error: 500", Reason::GithubUnavailable),
+    ("error: 502", Reason::GithubUnavailable),
+    ("error: 503", Reason::GithubUnavailable),
+    ("error: 504", Reason::GithubUnavailable),
+];
+
+/// What git failed for, by what it said.
+pub(super) fn of_git(message: &str) -> Reason {
+    let message = message.to_lowercase();
+    GIT.iter()
+        .find(|(part, _)| message.contains(part))
+        .map_or(Reason::Git, |(_, reason)| *reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_says_has_a_name() {
+        for (message, reason) in [
+            (
+                "remote: error: GH006: Protected branch update failed for refs/heads/mainloop/x.",
+                Reason::BranchProtected,
+            ),
+            (
+                "remote: error: GH013: Repository rule violations found for refs/heads/x.\nremote: - Commits must have verified signatures.",
+                Reason::SignedCommits,
+            ),
+            (
+                "! [remote rejected] x -> x (refusing to allow a Personal Access Token to create or update workflow `.github/workflows/ci.yml` without `workflow` scope)",
+                Reason::GithubWorkflow,
+            ),
+            (
+                "! [remote rejected] x -> x (pre-receive hook declined)",
+                Reason::PushRejected,
+            ),
+            (
+                "fatal: unable to access 'http://127.0.0.1/': The requested URL returned error: 404",
+                Reason::RepositoryAbsent,
+            ),
+            ("fatal: write error: No space left on device", Reason::Disk),
+            ("fatal: early EOF", Reason::Git),
+        ] {
+            assert_eq!(of_git(message), reason, "{message}");
+        }
+    }
+}
