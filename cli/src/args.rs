@@ -121,6 +121,9 @@ pub(crate) enum Command {
     /// Answer a question, or give a blocked worker the insight to go on with
     #[command(after_help = ANSWER_HELP)]
     Answer(Answer),
+    /// Choose another way on for a task that is stuck: try again, more turns, afresh, more money, by hand
+    #[command(after_help = RESOLVE_HELP)]
+    Resolve(Way),
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(Token),
@@ -203,6 +206,67 @@ pub(crate) struct Answer {
     /// Take answers as they are written, numbers too
     #[arg(long)]
     pub(crate) verbatim: bool,
+}
+
+const RESOLVE_HELP: &str = "\
+`mainloop show ITEM` lists what the item takes.
+
+Examples:
+  mainloop resolve k3f9@1 --retry
+  mainloop resolve k3f9@1 --more-attempts=2 \"the fixture lives in tests/data\"
+  mainloop resolve k3f9@1 --start-afresh \"use the existing parser instead\"
+  mainloop resolve k3f9@1 --top-up=3
+  mainloop resolve k3f9@1 --take-over";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Way {
+    /// Item with the revision that you saw, such as `k3f9@2`; without it the newest is meant, and named in the answer
+    pub(crate) item: ItemRef,
+    /// What the worker should know; `-` reads it from stdin
+    pub(crate) text: Option<String>,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Choice {
+    /// The same once more: what was in the way is mended
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// Go on mending checks for so many more turns [default: as many as policy says]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[expect(clippy::option_option, reason = "a flag whose value may be left out")]
+    pub(crate) more_attempts: Option<Option<u32>>,
+    /// Do it again on a new branch; the pull request before is closed
+    #[arg(long)]
+    pub(crate) start_afresh: bool,
+    /// Let the task cost so much more [default: the default budget]
+    #[arg(long, value_name = "USD", num_args = 0..=1, require_equals = true, value_parser = crate::format::parse_money)]
+    #[expect(clippy::option_option, reason = "a flag whose value may be left out")]
+    pub(crate) top_up: Option<Option<i64>>,
+    /// Go on by hand: the task is over, branch and pull request stay
+    #[arg(long)]
+    pub(crate) take_over: bool,
+}
+
+impl Choice {
+    /// The one that was chosen.
+    pub(crate) fn action(&self) -> mainloop_proto::v1::InboxAction {
+        use mainloop_proto::v1::InboxAction as Action;
+
+        if self.more_attempts.is_some() {
+            Action::MoreAttempts
+        } else if self.start_afresh {
+            Action::StartAfresh
+        } else if self.top_up.is_some() {
+            Action::TopUp
+        } else if self.take_over {
+            Action::TakeOver
+        } else {
+            Action::Retry
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

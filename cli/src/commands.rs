@@ -38,6 +38,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
         Command::Reject(resolve) => resolve::reject(resolve, &global, output).await?,
         Command::Revise(resolve) => resolve::revise(resolve, &global, output).await?,
         Command::Answer(answer) => resolve::answer(answer, &global, output).await?,
+        Command::Resolve(way) => resolve::choose_way(way, &global, output).await?,
         Command::Token(token) => access::token(token, &global, output).await?,
         Command::Whoami => access::whoami(&global, output).await?,
         Command::Status => access::status(&global, output).await?,

@@ -1,7 +1,7 @@
 //! The contract's enums in words.
 
 use mainloop_proto::v1::{
-    FailureClass, InboxAction, InboxGroup, InboxItem, InboxItemKind, LogSource, Scope, Step, Task,
+    FailureReason, InboxAction, InboxGroup, InboxItem, InboxItemKind, LogSource, Scope, Step, Task,
     TaskState,
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn state(task: &Task) -> String {
     match (task.state(), task.completion()) {
         (TaskState::Completed, Completion::Merged) => "merged".to_owned(),
         (TaskState::Completed, Completion::NoChange) => "no change needed".to_owned(),
+        (TaskState::Completed, Completion::TakenOver) => "taken over".to_owned(),
         (TaskState::Ready, _) => "ready for review".to_owned(),
         (state, _) => spoken(state.as_str_name(), "TASK_STATE_"),
     }
@@ -43,8 +44,8 @@ pub(crate) fn kind(kind: InboxItemKind) -> String {
     }
 }
 
-pub(crate) fn failure(class: FailureClass) -> String {
-    spoken(class.as_str_name(), "FAILURE_CLASS_")
+pub(crate) fn failure(reason: FailureReason) -> String {
+    spoken(reason.as_str_name(), "FAILURE_REASON_")
 }
 
 pub(crate) fn source(source: LogSource) -> &'static str {
@@ -73,6 +74,11 @@ pub(crate) fn done(action: InboxAction) -> &'static str {
         InboxAction::Reject => "rejected",
         InboxAction::Revise => "sent back",
         InboxAction::Answer => "answered",
+        InboxAction::Retry => "retried",
+        InboxAction::MoreAttempts => "more turns for",
+        InboxAction::StartAfresh => "started afresh",
+        InboxAction::TopUp => "topped up",
+        InboxAction::TakeOver => "taken over",
     }
 }
 
@@ -84,6 +90,11 @@ pub(crate) fn command(action: InboxAction) -> Option<&'static str> {
         InboxAction::Reject => Some("reject"),
         InboxAction::Revise => Some("revise"),
         InboxAction::Answer => Some("answer"),
+        InboxAction::Retry => Some("resolve --retry"),
+        InboxAction::MoreAttempts => Some("resolve --more-attempts"),
+        InboxAction::StartAfresh => Some("resolve --start-afresh"),
+        InboxAction::TopUp => Some("resolve --top-up"),
+        InboxAction::TakeOver => Some("resolve --take-over"),
     }
 }
 
@@ -96,10 +107,16 @@ pub(crate) fn commands_for(item: &InboxItem) -> Vec<String> {
             let text = match (action, item.questions.first()) {
                 (InboxAction::Revise, _) => " \"what to change\"",
                 (InboxAction::Answer, Some(question)) if !question.options.is_empty() => " 1",
+                (InboxAction::Answer, _) if item.kind() == InboxItemKind::Blocker => {
+                    " \"what it should know\""
+                }
                 (InboxAction::Answer, _) => " \"your answer\"",
                 _ => "",
             };
-            Some(format!("mainloop {name} {id}{text}"))
+            Some(match name.split_once(' ') {
+                Some((name, flag)) => format!("mainloop {name} {id} {flag}"),
+                None => format!("mainloop {name} {id}{text}"),
+            })
         })
         .collect()
 }

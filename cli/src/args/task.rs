@@ -29,12 +29,15 @@ pub(crate) enum Command {
         /// Why, for its history
         reason: Option<String>,
     },
-    /// Start a failed task again; its issue, branch and pull request are used again
+    /// Start a task again that failed or is stuck; its issue, branch and pull request are used again
     Retry {
         /// Id of the task
         task: String,
         /// What the worker should do differently; `-` reads it from stdin
         guidance: Option<String>,
+        /// On a new branch from the base; the pull request before is closed
+        #[arg(long)]
+        fresh: bool,
     },
     /// Give the running worker guidance
     #[command(

@@ -6,7 +6,7 @@ use mainloop_proto::v1::{
 
 use super::{connect, show};
 use crate::{
-    args::{Answer, Approve, Global, Resolve},
+    args::{Answer, Approve, Global, Resolve, Way},
     client::Client,
     exit::{Call, Exit, Failure},
     item::ItemRef,
@@ -95,6 +95,28 @@ pub(super) async fn answer(
     send(&mut client, request, output).await
 }
 
+/// Every other way on for a task that is stuck.
+pub(super) async fn choose_way(way: Way, global: &Global, output: &Output) -> anyhow::Result<Exit> {
+    let mut client = connect(global).await?;
+    let mut request = ResolveInboxItemRequest {
+        item_id: way.item.id.clone(),
+        revision: way.item.revision.unwrap_or_default(),
+        action: way.choice.action().into(),
+        text: words_of(way.text)?,
+        ..ResolveInboxItemRequest::default()
+    };
+    if let Some(Some(count)) = way.choice.more_attempts {
+        request.attempts = i32::try_from(count).unwrap_or(i32::MAX);
+    }
+    if let Some(Some(micros)) = way.choice.top_up {
+        request.budget_micros = micros;
+    }
+    if way.item.revision.is_none() {
+        request.revision = seen(&mut client, &way.item).await?.revision;
+    }
+    send(&mut client, request, output).await
+}
+
 fn words_of(text: Option<String>) -> anyhow::Result<String> {
     text.map_or(Ok(String::new()), terminal::text_or_stdin)
 }
@@ -112,7 +134,7 @@ async fn act(
         revision: item.revision.unwrap_or_default(),
         action: action.into(),
         text,
-        answers: Vec::new(),
+        ..ResolveInboxItemRequest::default()
     };
     if item.revision.is_none() {
         request.revision = seen(&mut client, &item).await?.revision;
@@ -132,8 +154,7 @@ fn request(item: &InboxItem, action: InboxAction) -> ResolveInboxItemRequest {
         item_id: item.id.clone(),
         revision: item.revision,
         action: action.into(),
-        text: String::new(),
-        answers: Vec::new(),
+        ..ResolveInboxItemRequest::default()
     }
 }
 
@@ -147,7 +168,9 @@ async fn send(
         id: request.item_id.clone(),
         revision: Some(request.revision),
     };
-    let command = words::command(action).unwrap_or("resolve");
+    let command = words::command(action)
+        .and_then(|command| command.split(' ').next())
+        .unwrap_or("resolve");
     let response = client
         .inbox
         .resolve_inbox_item(request)

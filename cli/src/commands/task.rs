@@ -52,9 +52,14 @@ pub(super) async fn run(
             )
             .await
         }
-        Command::Retry { task, guidance } => {
+        Command::Retry {
+            task,
+            guidance,
+            fresh,
+        } => {
             let guidance = terminal::text_or_stdin(guidance.unwrap_or_default())?;
-            retry(&task, guidance, &mut connect(global).await?, output).await
+            let mut client = connect(global).await?;
+            retry(&task, guidance, fresh, &mut client, output).await
         }
         Command::Say { task, text } => {
             let text = terminal::text_or_stdin(text)?;
@@ -255,12 +260,14 @@ async fn cancel(
 async fn retry(
     task: &str,
     guidance: String,
+    fresh: bool,
     client: &mut Client,
     output: &Output,
 ) -> anyhow::Result<Exit> {
     let request = RetryTaskRequest {
         task_id: task.to_owned(),
         guidance,
+        fresh,
     };
     let response = client
         .tasks
@@ -268,7 +275,7 @@ async fn retry(
         .await
         .map_err(Call::refused(
             format!("retry the task `{task}`"),
-            "only a failed task can be retried",
+            "only a task that failed or is stuck can be retried",
         ))?
         .into_inner();
     output.message(&response, |response| {

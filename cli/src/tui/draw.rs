@@ -36,6 +36,8 @@ const HELP: &str = "\
  Item
    a   approve     r   reject        ↑ ↓ PgUp PgDn   scroll
    v   revise      Enter or 1-9   answer
+   t   retry       m   more turns    f   start afresh
+   b   top up      o   take over
    q  Esc          back to the list
 
  A line
@@ -126,9 +128,17 @@ fn item<'a>(page: &mut Page, area: Rect, now: Timestamp) -> Paragraph<'a> {
 fn message(model: &Model) -> (Line<'static>, Option<usize>) {
     if let (Some(input), Some(page)) = (&model.input, &model.page) {
         let prompt = match &input.purpose {
-            Purpose::Confirm => format!(" approve {}@{}? [y/N] ", page.item.id, page.item.revision),
+            Purpose::Confirm(action) => {
+                let what = match action {
+                    InboxAction::TopUp => "add the default budget to",
+                    InboxAction::TakeOver => "go on by hand with",
+                    _ => "approve",
+                };
+                format!(" {what} {}@{}? [y/N] ", page.item.id, page.item.revision)
+            }
             Purpose::Words(InboxAction::Reject) => " reject, because: ".to_owned(),
-            Purpose::Words(_) => " what should change: ".to_owned(),
+            Purpose::Words(InboxAction::Revise) => " what should change: ".to_owned(),
+            Purpose::Words(_) => " what it should know (may stay empty): ".to_owned(),
             Purpose::Answer(answers) if page.item.questions.len() > 1 => {
                 format!(
                     " answer {} of {}: ",
@@ -172,7 +182,7 @@ fn tail(line: Line<'static>, width: u16, typing: bool) -> Paragraph<'static> {
 fn hints(model: &Model) -> String {
     if let Some(input) = &model.input {
         return match input.purpose {
-            Purpose::Confirm => " y yes · any other key no".to_owned(),
+            Purpose::Confirm(_) => " y yes · any other key no".to_owned(),
             _ => " Enter send · Esc drop".to_owned(),
         };
     }
@@ -185,6 +195,11 @@ fn hints(model: &Model) -> String {
         (InboxAction::Revise, "v revise"),
         (InboxAction::Reject, "r reject"),
         (InboxAction::Answer, "Enter answer"),
+        (InboxAction::Retry, "t retry"),
+        (InboxAction::MoreAttempts, "m more turns"),
+        (InboxAction::StartAfresh, "f afresh"),
+        (InboxAction::TopUp, "b top up"),
+        (InboxAction::TakeOver, "o take over"),
     ] {
         if page.can(action) {
             hints.push(hint);

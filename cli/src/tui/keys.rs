@@ -48,7 +48,7 @@ pub(super) fn press(model: &mut Model, key: KeyEvent) -> Option<Effect> {
 /// A text was pasted into the line.
 pub(super) fn paste(model: &mut Model, pasted: &str) {
     if let Some(input) = &mut model.input
-        && input.purpose != Purpose::Confirm
+        && !matches!(input.purpose, Purpose::Confirm(_))
     {
         input.text.push_str(&text::one_line(pasted));
     }
@@ -107,6 +107,11 @@ fn on_page(model: &mut Model, key: KeyEvent) -> Option<Effect> {
         KeyCode::Char('a') => begin(model, InboxAction::Approve, ""),
         KeyCode::Char('r') => begin(model, InboxAction::Reject, ""),
         KeyCode::Char('v') => begin(model, InboxAction::Revise, ""),
+        KeyCode::Char('t') => begin(model, InboxAction::Retry, ""),
+        KeyCode::Char('m') => begin(model, InboxAction::MoreAttempts, ""),
+        KeyCode::Char('f') => begin(model, InboxAction::StartAfresh, ""),
+        KeyCode::Char('b') => begin(model, InboxAction::TopUp, ""),
+        KeyCode::Char('o') => begin(model, InboxAction::TakeOver, ""),
         KeyCode::Enter | KeyCode::Char('w') => begin(model, InboxAction::Answer, ""),
         KeyCode::Char(digit @ '1'..='9') => {
             begin(model, InboxAction::Answer, &digit.to_string());
@@ -119,7 +124,9 @@ fn on_page(model: &mut Model, key: KeyEvent) -> Option<Effect> {
 /// Begins a line, where the item offers the action.
 fn begin(model: &mut Model, action: InboxAction, text: &str) {
     let purpose = match action {
-        InboxAction::Approve => Purpose::Confirm,
+        InboxAction::Approve | InboxAction::TopUp | InboxAction::TakeOver => {
+            Purpose::Confirm(action)
+        }
         InboxAction::Answer => Purpose::Answer(Vec::new()),
         other => Purpose::Words(other),
     };
@@ -134,15 +141,11 @@ fn begin(model: &mut Model, action: InboxAction, text: &str) {
 fn typed(model: &mut Model, key: KeyEvent) -> Option<Effect> {
     model.notice = None;
     let input = model.input.as_mut()?;
-    if input.purpose == Purpose::Confirm {
+    if let Purpose::Confirm(action) = input.purpose {
         let yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
         model.input = None;
         let page = model.page.as_ref().filter(|_| yes)?;
-        return Some(resolve(page.request(
-            InboxAction::Approve,
-            String::new(),
-            Vec::new(),
-        )));
+        return Some(resolve(page.request(action, String::new(), Vec::new())));
     }
     match key.code {
         KeyCode::Esc => {
@@ -171,7 +174,7 @@ fn finish(model: &mut Model) -> Option<Effect> {
     let input = model.input.take()?;
     let text = input.text.trim().to_owned();
     match input.purpose {
-        Purpose::Confirm => None,
+        Purpose::Confirm(_) => None,
         Purpose::Words(action) => {
             if action == InboxAction::Revise && text.is_empty() {
                 model.say(

@@ -33,7 +33,7 @@ pub(super) enum Purpose {
     /// The answer to the question after those that are answered already.
     Answer(Vec<String>),
     /// A yes to an approval.
-    Confirm,
+    Confirm(InboxAction),
 }
 
 /// A line that is being typed.

@@ -44,6 +44,7 @@ impl Page {
             action: action.into(),
             text,
             answers,
+            ..ResolveInboxItemRequest::default()
         }
     }
 }

@@ -83,7 +83,7 @@ pub(crate) fn ready_task() -> Task {
 pub(crate) fn failed_task() -> Task {
     Task {
         failure: Some(Failure {
-            class: FailureClass::Ci.into(),
+            reason: FailureReason::NoCi.into(),
             message: "the check `test` failed 3 times".to_owned(),
         }),
         settle_time: at(125),

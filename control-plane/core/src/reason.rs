@@ -259,10 +259,6 @@ reasons! {
         "Claude Code ended unexpectedly"
         "The Claude Code CLI exited or lost its session in the middle of a turn."
         "Look at the task's log; when it happens again, see whether memory is short (`mainloop doctor`).",
-    Stalled "stalled" Ask STEER
-        "Worker stalled"
-        "Nothing came from Claude or its tools for too long, also after an interrupt and a hint."
-        "Look at the last lines below; say how to go on without what hangs.",
     Budget "budget" Ask MONEY
         "Budget used up"
         "The task has cost what it may cost. What was done is committed and pushed."
@@ -339,10 +335,6 @@ reasons! {
         "Setup command failed"
         "A setup command of the repository's .mainloop.toml failed or took too long."
         "The last lines are below: mend the command, allow a host or mount a toolchain (`mainloop doctor`), then retry.",
-    Memory "memory" Ask STEER
-        "Out of memory"
-        "The worker needed more memory than it may use, and the system ended it."
-        "Raise `limits.memory` in the policy or run fewer workers, then retry; or tell the worker to build less at once.",
     Disk "disk" Again MEND
         "Disk full"
         "There is no room left where workers live."
@@ -404,4 +396,44 @@ impl Reason {
             .copied()
             .find(|reason| reason.word() == word)
     }
+}
+
+/// The table as a part of the troubleshooting page: by what people see, with what it means and what to do.
+pub fn troubleshooting() -> String {
+    use std::fmt::Write;
+
+    let mut text = String::new();
+    for row in REASONS.iter().filter(|row| row.reason != Reason::GivenUp) {
+        let follows = match (row.response, row.holds) {
+            (Response::Ask, None) => "A person is asked at once.",
+            (Response::Ask, Some(_)) => {
+                "A person is asked at once, and no other task that needs the credential is started."
+            }
+            (Response::Again, _) => {
+                "It is tried again, up to `max_attempts` times; then a person is asked."
+            }
+            (Response::Wait, None) => {
+                "The task waits and tries again by itself, up to `max_waits` times; then a person is asked."
+            }
+            (Response::Wait, Some(_)) => {
+                "The task waits until the limit is over, and with it every other that needs the credential."
+            }
+        };
+        let choices: Vec<String> = row
+            .choices
+            .iter()
+            .map(|choice| choice.word().replace('_', " ").replace("reject", "give up"))
+            .collect();
+        writeln!(
+            text,
+            "**{}** (`{}`). {} {follows} {}\nChoices: {}.\n",
+            row.title,
+            row.reason.word(),
+            row.meaning,
+            row.remedy,
+            choices.join(", ")
+        )
+        .expect("a String takes any text");
+    }
+    text
 }

@@ -444,3 +444,26 @@ fn value(value: &Value) -> prost_types::Value {
     };
     prost_types::Value { kind: Some(kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_and_every_choice_is_in_the_contract() {
+        let mut reasons: Vec<_> = Reason::ALL
+            .iter()
+            .map(|reason| failure_reason(*reason))
+            .collect();
+        assert!(!reasons.contains(&v1::FailureReason::Unspecified));
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), Reason::ALL.len());
+        let last = reasons.last().map(|reason| *reason as i32);
+        assert!(v1::FailureReason::try_from(last.unwrap_or_default() + 1).is_err());
+        for choice in Choice::ALL {
+            assert_eq!(to_choice(action(choice)), Some(choice));
+        }
+        assert_eq!(to_choice(v1::InboxAction::Unspecified), None);
+    }
+}

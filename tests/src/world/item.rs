@@ -48,6 +48,7 @@ impl Item {
             action: InboxAction::Answer.into(),
             text: String::new(),
             answers,
+            ..ResolveInboxItemRequest::default()
         };
         let reply = self.scene.client.inbox().resolve_inbox_item(request).await;
         reply.with_context(|| format!("answer item {}\n{}", self.seen.id, self.scene.report()))?;
@@ -84,6 +85,7 @@ impl Item {
                 String::new()
             },
             answers,
+            ..ResolveInboxItemRequest::default()
         };
         self.scene
             .client

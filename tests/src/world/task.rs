@@ -295,6 +295,7 @@ impl Task {
         let request = RetryTaskRequest {
             task_id: self.id.clone(),
             guidance: guidance.to_owned(),
+            fresh: false,
         };
         let reply = self.scene.client.tasks().retry_task(request).await;
         reply.with_context(|| format!("retry\n{}", self.report()))?;

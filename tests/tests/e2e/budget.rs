@@ -1,14 +1,14 @@
 //! What a task may cost.
 
 use anyhow::Result;
-use mainloop_proto::v1::{CreateTaskRequest, FailureClass, TaskState};
+use mainloop_proto::v1::{CreateTaskRequest, FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Reply, Rule, Script, Usage, call, when},
     world::{World, script},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_whose_budget_is_used_up_fails_and_asks_the_model_no_more() -> Result<()> {
+async fn a_task_whose_budget_is_used_up_asks_a_person_and_the_model_no_more() -> Result<()> {
     let dear = Usage {
         input: 1_000,
         output: 100_000,
@@ -33,16 +33,18 @@ async fn a_task_whose_budget_is_used_up_fails_and_asks_the_model_no_more() -> Re
             ..CreateTaskRequest::default()
         })
         .await?;
-    let failed = task.expect_state(TaskState::Failed).await?;
-    assert_eq!(
-        failed.failure.clone().unwrap_or_default().class(),
-        FailureClass::Budget,
-        "{failed:?}"
-    );
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::Budget);
     assert!(
-        failed.cost_micros > 50_000,
+        item.seen
+            .actions()
+            .any(|action| action == InboxAction::TopUp)
+    );
+    let blocked = task.expect_state(TaskState::Blocked).await?;
+    assert!(
+        blocked.cost_micros > 50_000,
         "what was spent is shown: {}",
-        failed.cost_micros
+        blocked.cost_micros
     );
     world.expect_no_worker().await?;
     let asked = world

@@ -210,8 +210,8 @@ async fn policy_can_refuse_a_repository_without_checks() -> Result<()> {
     task.approve().await?;
     let failed = task.expect_state(TaskState::Failed).await?;
     assert_eq!(
-        failed.failure.unwrap_or_default().class(),
-        mainloop_proto::v1::FailureClass::Ci
+        failed.failure.unwrap_or_default().reason(),
+        mainloop_proto::v1::FailureReason::NoCi
     );
     world.end().await
 }

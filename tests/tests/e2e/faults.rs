@@ -1,7 +1,7 @@
 //! The code host and the model fail in passing, or refuse.
 
 use anyhow::Result;
-use mainloop_proto::v1::{FailureClass, InboxItemKind, TaskState};
+use mainloop_proto::v1::{FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Reply, Rule, Script, Trouble, call, when},
     github::{Fault, FaultKind},
@@ -72,7 +72,8 @@ async fn a_code_host_in_trouble_is_waited_out() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_model_credential_fails_the_task_and_a_retry_goes_on() -> Result<()> {
+async fn a_refused_model_credential_asks_once_and_holds_the_other_tasks_until_it_is_mended()
+-> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
     let task = world
@@ -81,18 +82,23 @@ async fn a_refused_model_credential_fails_the_task_and_a_retry_goes_on() -> Resu
     task.expect_item(InboxItemKind::Plan).await?;
     world.model().outage(Some(Trouble::unauthorized()));
     task.approve().await?;
-    let failed = task.expect_state(TaskState::Failed).await?;
-    assert_eq!(
-        failed.failure.unwrap_or_default().class(),
-        FailureClass::ModelCredential
-    );
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::ModelCredential);
     world.expect_no_worker().await?;
+    // Another task does not run into it as well.
+    let other = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    other
+        .wait("the reason why it is held", |view| {
+            let wait = view.task.wait.clone().unwrap_or_default();
+            (view.task.state() == TaskState::Queued && wait.reason.contains("credential"))
+                .then_some(())
+        })
+        .await?;
     world.model().outage(None);
     task.retry("The key is mended.").await?;
-    task.wait("the retry", |view| {
-        (view.task.state() != TaskState::Failed).then_some(())
-    })
-    .await?;
+    other.expect_item(InboxItemKind::Plan).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(
         ready.plan.unwrap_or_default().revision,

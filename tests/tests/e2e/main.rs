@@ -15,3 +15,4 @@ mod secrets;
 mod together;
 mod upgrade;
 mod wall;
+mod ways_on;

@@ -8,7 +8,7 @@ mod reason;
 mod work;
 
 use jiff::Timestamp;
-use mainloop_github::{Class, MarkerKind, NewPull, PullRef, drafts_unsupported, text};
+use mainloop_github::{Class, MarkerKind, NewPull, PullRef, PullState, drafts_unsupported, text};
 use mainloop_proto::v1::{
     Assignment, BranchPushed, FailureReason, Link, PullRequestOpened, assignment::Work,
     milestone::Fact,
@@ -135,6 +135,29 @@ impl Worker {
         self.note(format!("somebody else pushed {sha} to {branch}"));
         self.head = Some(sha.clone());
         Ok(Some(Fact::BranchPushed(BranchPushed { branch, sha })))
+    }
+
+    /// Closes the pull requests of branches that the task has left. One that cannot be closed is in nobody's way.
+    async fn close_superseded(&mut self) {
+        for number in std::mem::take(&mut self.task.superseded_pull_requests) {
+            let Ok(number) = u64::try_from(number) else {
+                continue;
+            };
+            self.link.writable().await;
+            if let Err(error) = self.close_if_open(number).await {
+                self.note(format!(
+                    "pull request #{number} of an earlier branch stays open: {}",
+                    super::chain(&error)
+                ));
+            }
+        }
+    }
+
+    async fn close_if_open(&self, number: u64) -> Result<(), mainloop_github::Error> {
+        if self.github.pull(number).await?.state == PullState::Open {
+            self.github.close_pull(number).await?;
+        }
+        Ok(())
     }
 
     /// The draft pull request of the task's branch: there, or made.

@@ -40,7 +40,7 @@ pub(super) fn lines(task: &Task, output: &Output) -> Vec<String> {
     };
     fact("state", format!("{state}{step}"));
     if let Some(failure) = &task.failure {
-        let class = words::failure(failure.class());
+        let class = words::failure(failure.reason());
         fact(
             "failed",
             output.paint(Style::Red, &format!("{class}: {}", failure.message)),

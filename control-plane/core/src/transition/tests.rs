@@ -424,6 +424,30 @@ fn the_documented_diagram_is_the_table() {
     );
 }
 
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a developer asks for the document to be written"
+)]
+fn every_reason_is_documented_as_the_table_has_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/troubleshooting.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once("<!-- reasons -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- end of reasons -->").unwrap();
+    let wanted = format!(
+        "{before}<!-- reasons -->\n{}<!-- end of reasons -->{after}",
+        crate::troubleshooting()
+    );
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &wanted).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        wanted,
+        "run it with UPDATE_DOCS=1"
+    );
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let sha = prop::sample::select(&SHAS[..])
         .prop_map(str::to_owned)

@@ -26,6 +26,7 @@ pub(super) async fn plan(
     worker
         .link
         .report(version, Fact::PlanningStarted(PlanningStarted {}));
+    worker.close_superseded().await;
     let asked = worker.prompt_task().await?;
     let (harness, _) = worker.work_tree().await?;
     let delimiter = prompts::Delimiter::random();

@@ -27,6 +27,7 @@ pub(super) async fn implement(
         ));
     }
     worker.implemented = Some(work.plan_hash.clone());
+    worker.close_superseded().await;
     plan::write_plan(
         worker,
         &work.plan,

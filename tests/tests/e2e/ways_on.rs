@@ -1,0 +1,140 @@
+//! What a person can choose when a task is stuck, and where each choice leads.
+
+use anyhow::Result;
+use mainloop_proto::v1::{
+    Completion, CreateTaskRequest, FailureReason, InboxAction, InboxItemKind, TaskState,
+};
+use mainloop_tests::{
+    anthropic::{Conversation, Reply, Rule, Script, Usage, call, when},
+    world::{Item, Settings, Task, World, script},
+};
+
+const INSIGHT: &str = "subtract, do not add";
+
+/// Implements it wrongly until somebody says how.
+fn wrong_until_told() -> Script {
+    Script::new().with(Conversation::rules(
+        "wrong until told",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            script::steps(
+                when::prompt(INSIGHT),
+                vec![script::subtract(true)],
+                "Right now.",
+            ),
+            script::implementing(vec![script::subtract(false)], "Done."),
+            script::fixing(
+                vec![script::commit(&[("NOTES.md", "hm\n")], "Note it")],
+                "Mended, I think.",
+            ),
+        ],
+    ))
+}
+
+/// A task whose checks fail again and again, and its item.
+async fn stuck(world: &World) -> Result<(Task, Item)> {
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::SameFailure);
+    Ok((task, item))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn started_afresh_it_gets_a_new_branch_and_the_old_pull_request_is_closed() -> Result<()> {
+    let world = World::scripted(wrong_until_told()).await?;
+    let (task, item) = stuck(&world).await?;
+    let before = task.now();
+    item.resolve(InboxAction::StartAfresh, INSIGHT).await?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    assert_eq!(ready.branch, format!("{}-2", before.branch));
+    let old = before.pull_request.unwrap_or_default().number;
+    assert_eq!(ready.superseded_pull_requests, [old]);
+    let new = ready.pull_request.unwrap_or_default().number;
+    let open = |number: i32| {
+        world.github().read(|site| {
+            site.repo("ada/calc")
+                .unwrap()
+                .pulls()
+                .any(|(issue, _)| i32::try_from(issue.number).ok() == Some(number) && issue.open)
+        })
+    };
+    assert!(!open(old) && open(new), "#{old} is closed, #{new} open");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_turns_are_taken_and_end_before_the_same_person() -> Result<()> {
+    let world =
+        World::with(Settings::script(wrong_until_told()).limits("max_ci_attempts = 1")).await?;
+    let (task, item) = stuck(&world).await?;
+    item.resolve(InboxAction::MoreAttempts, INSIGHT).await?;
+    task.expect_state(TaskState::Ready).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taken_over_it_ends_and_its_branch_is_shown_and_stays() -> Result<()> {
+    let world = World::scripted(wrong_until_told()).await?;
+    let (task, item) = stuck(&world).await?;
+    let branch = task.now().branch;
+    assert!(
+        item.seen.body.contains(&format!("git switch {branch}"))
+            && item.seen.body.contains("AssertionError"),
+        "{}",
+        item.seen.body
+    );
+    item.resolve(InboxAction::TakeOver, "").await?;
+    let over = task.expect_state(TaskState::Completed).await?;
+    assert_eq!(over.completion(), Completion::TakenOver);
+    world.expect_no_worker().await?;
+    let open = world.github().read(|site| {
+        let repo = site.repo("ada/calc").unwrap();
+        repo.pulls().filter(|(issue, _)| issue.open).count()
+    });
+    assert_eq!(open, 1, "the pull request is the person's from now on");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topped_up_it_goes_on() -> Result<()> {
+    let dear = Usage {
+        input: 1_000,
+        output: 100_000,
+        ..Usage::default()
+    };
+    let script = Script::new().with(Conversation::rules(
+        "dear at first",
+        when::always(),
+        vec![Rule::sequence(
+            when::prompt(script::PLAN),
+            [
+                vec![Reply::call(call::bash("ls")).charging(dear)],
+                script::present(script::SUBTRACT_PLAN),
+            ]
+            .concat(),
+        )],
+    ));
+    let world = World::scripted(script).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .create(CreateTaskRequest {
+            repository_url: repo,
+            description: "Teach the calculator to subtract.".to_owned(),
+            budget_micros: 50_000,
+            confirm: true,
+            ..CreateTaskRequest::default()
+        })
+        .await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::Budget);
+    let before = task.now().budget_micros;
+    item.resolve(InboxAction::TopUp, "").await?;
+    task.expect_item(InboxItemKind::Plan).await?;
+    assert!(task.now().budget_micros > before);
+    world.end().await
+}
