@@ -48,6 +48,8 @@ pub struct Policy {
     pub setup_seconds: u32,
     /// Seconds after a push without any check that count as no CI.
     pub no_ci_after_seconds: u32,
+    /// Seconds without a sign of life in a turn after which it is interrupted.
+    pub stall_seconds: u32,
     /// Seconds without a link after which an attempt is lost.
     pub lost_after_seconds: u32,
     /// Seconds between two looks at the same pull request.
@@ -215,6 +217,7 @@ impl Default for Policy {
             repositories: Vec::new(),
             setup_seconds: 900,
             no_ci_after_seconds: 120,
+            stall_seconds: 1200,
             lost_after_seconds: 60,
             watch_seconds: 30,
         }
@@ -350,6 +353,7 @@ impl Policy {
             ("limits.mark_ready_seconds", self.limits.mark_ready_seconds),
             ("setup_seconds", self.setup_seconds),
             ("no_ci_after_seconds", self.no_ci_after_seconds),
+            ("stall_seconds", self.stall_seconds),
             ("lost_after_seconds", self.lost_after_seconds),
             ("watch_seconds", self.watch_seconds),
         ] {
@@ -488,6 +492,7 @@ pub fn worker_policy(snapshot: &serde_json::Value) -> WorkerPolicy {
         allow_networks: policy.allow_networks,
         setup_seconds: seconds(policy.setup_seconds),
         no_ci_after_seconds: seconds(policy.no_ci_after_seconds),
+        stall_seconds: seconds(policy.stall_seconds),
         committer_name: policy.committer.name,
         committer_email: policy.committer.email,
         close_issue_on_merge: policy.close_issue_on_merge,

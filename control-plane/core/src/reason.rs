@@ -259,6 +259,10 @@ reasons! {
         "Claude Code ended unexpectedly"
         "The Claude Code CLI exited or lost its session in the middle of a turn."
         "Look at the task's log; when it happens again, see whether memory is short (`mainloop doctor`).",
+    Stalled "stalled" Ask STEER
+        "Worker stalled"
+        "Nothing came from Claude or its tools for too long, or it made the same call for ever, also after an interrupt and a hint."
+        "Look at the last lines below, and say how to go on without what hangs.",
     Budget "budget" Ask MONEY
         "Budget used up"
         "The task has cost what it may cost. What was done is committed and pushed."

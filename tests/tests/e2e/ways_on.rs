@@ -5,7 +5,7 @@ use mainloop_proto::v1::{
     Completion, CreateTaskRequest, FailureReason, InboxAction, InboxItemKind, TaskState,
 };
 use mainloop_tests::{
-    anthropic::{Conversation, Reply, Rule, Script, Usage, call, when},
+    anthropic::{Conversation, Gate, Reply, Rule, Script, Usage, call, when},
     world::{Item, Settings, Task, World, script},
 };
 
@@ -136,5 +136,62 @@ async fn topped_up_it_goes_on() -> Result<()> {
     item.resolve(InboxAction::TopUp, "").await?;
     task.expect_item(InboxItemKind::Plan).await?;
     assert!(task.now().budget_micros > before);
+    world.end().await
+}
+
+/// Implements it right when it gets the hint, having hung before; hangs then as well where `again`.
+fn hanging(gate: &Gate, again: bool) -> Script {
+    let hang = || Reply::text("never said").held_by(gate);
+    let after = if again {
+        vec![hang()]
+    } else {
+        vec![Reply::call(script::subtract(true)), Reply::text("Done.")]
+    };
+    Script::new().with(Conversation::rules(
+        "hanging",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            Rule::sequence(when::prompt("did not get on"), after),
+            Rule::sequence(when::prompt(script::IMPLEMENT), vec![hang()]),
+        ],
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_that_hangs_is_interrupted_and_goes_on_with_a_hint() -> Result<()> {
+    let gate = Gate::closed();
+    let settings = Settings::script(hanging(&gate, false)).policy("stall_seconds = 6");
+    let world = World::with(settings).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    assert_eq!((ready.attempt, ready.failures), (1, 0));
+    gate.open();
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_that_hangs_in_spite_of_a_hint_asks_a_person_and_shows_what_was_last() -> Result<()>
+{
+    let gate = Gate::closed();
+    let settings = Settings::script(hanging(&gate, true)).policy("stall_seconds = 6");
+    let world = World::with(settings).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::Stalled);
+    assert!(
+        item.seen.body.contains("nothing was heard for 6 s"),
+        "{}",
+        item.seen.body
+    );
+    gate.open();
     world.end().await
 }

@@ -7,6 +7,7 @@ mod claude;
 mod host;
 mod pace;
 mod repository;
+mod stall;
 
 use std::{
     path::Path,

@@ -161,6 +161,15 @@ pub fn resume(step: &str) -> String {
     )
 }
 
+/// Asks to go on after a turn was interrupted because it did not get on; `why` is a part of a sentence.
+pub fn unstick(why: &str) -> String {
+    format!(
+        "Your turn was interrupted because it did not get on: {why}. A command may wait for input or run for ever, or a call may not do what you expect. Do not \
+         make the same call again as it was: give commands a time limit (`timeout 60 ...`) and no terminal input (`</dev/null`), or take another way. Then go on \
+         with the step where you were. If you cannot go on without help, call `mcp__mainloop__report_blocker`."
+    )
+}
+
 struct Prompt<'a> {
     text: String,
     delimiter: &'a str,

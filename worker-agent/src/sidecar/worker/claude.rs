@@ -1,25 +1,25 @@
 //! A turn of Claude in the harness, with everything that comes meanwhile: its questions, its pushes, people's words.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use mainloop_github::text;
 use mainloop_proto::v1::{
     AnswerCommand, BlockerReported, Command, FailureReason, LogSource, ModelCredentialKind,
     ProgressNoted, QuestionAsked, SessionStarted, command::What, milestone::Fact,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
-use super::Worker;
+use super::{
+    Worker,
+    stall::{Pulse, Stall},
+};
 use crate::{
     channel::{Harness, Notice, StartClaude},
     sidecar::{
         claude::{
             self, Answer, BlockerKind, CredentialKind, Driver, Event, Handle, Mode, OpenError,
-            OpenOptions, Session, TurnEnd,
+            OpenOptions, Session, TurnEnd, prompts,
         },
         steps::Failure,
     },
@@ -28,6 +28,8 @@ use crate::{
 /// How long the CLI may take to exit when asked to; then it is killed with what is left of the step.
 const EXIT: Duration = Duration::from_secs(5);
 
+/// How long a turn may take to end when it is interrupted.
+const INTERRUPTED: Duration = Duration::from_secs(30);
 /// Questions and blockers of one attempt that reach a person, at most. Behind them is something that goes in circles.
 const MAX_ASKED: u32 = 64;
 /// What Claude is told then.
@@ -188,7 +190,8 @@ impl Worker {
         }
     }
 
-    /// Runs one turn, and looks after everything that comes meanwhile.
+    /// Runs one turn, and looks after everything that comes meanwhile. One that does not get on is interrupted and goes on
+    /// with a hint; when that happens again, a person has to look.
     pub(crate) async fn turn(
         &mut self,
         talk: &Talk<'_>,
@@ -196,6 +199,34 @@ impl Worker {
         prompt: &str,
         keeper: &mut impl PlanKeeper,
     ) -> Result<TurnEnd, Failure> {
+        let (stall, _) = match self.try_turn(talk, conversation, prompt, keeper).await? {
+            Tried::Ended(end) => return Ok(end),
+            Tried::Stalled(stall, evidence) => (stall, evidence),
+        };
+        let hint = prompts::unstick(&stall.words());
+        match self.try_turn(talk, conversation, &hint, keeper).await? {
+            Tried::Ended(end) => Ok(end),
+            Tried::Stalled(stall, evidence) => Err(Failure::new(
+                FailureReason::Stalled,
+                format!(
+                    "{}, after a hint as well. The last lines:\n{evidence}",
+                    stall.words()
+                ),
+            )),
+        }
+    }
+
+    /// One turn, until it ends or does not get on.
+    async fn try_turn(
+        &mut self,
+        talk: &Talk<'_>,
+        conversation: &mut Conversation,
+        prompt: &str,
+        keeper: &mut impl PlanKeeper,
+    ) -> Result<Tried, Failure> {
+        let limit = u64::try_from(self.policy.stall_seconds).unwrap_or_default();
+        let mut pulse = Pulse::new(Duration::from_secs(limit.max(1)));
+        let mut stalled: Option<(Stall, Instant)> = None;
         let Conversation {
             driver,
             handle,
@@ -205,23 +236,64 @@ impl Worker {
         let turn = driver.turn(prompt);
         tokio::pin!(turn);
         loop {
+            let is_asking = !open.is_empty() || handle.activity().waiting > 0;
+            let due = stalled.as_ref().map_or(pulse.due(), |(_, due)| *due);
             tokio::select! {
                 // Events first, so that nothing of a turn is left when it ends.
                 biased;
                 Some(event) = events.recv() => {
                     self.link.alive();
+                    pulse.beat();
+                    let looped = felt(&mut pulse, &event);
                     self.heard(talk, handle, open, event, keeper).await?;
+                    if let Some(stall) = looped
+                        && stalled.is_none()
+                    {
+                        stalled = Some(self.interrupt(handle, stall).await);
+                    }
                 }
                 Some(event) = self.host.proxy_events.recv() => {
+                    pulse.beat();
                     if self.seen(talk.version, event) && talk.opens_pull {
                         self.open_pull(talk.version).await?;
                     }
                 }
-                Some(command) = self.commands.recv() => self.tell(handle, open, command, talk.version).await,
-                Some(notice) = notice(&mut self.host.notices) => self.noticed(notice),
-                end = &mut turn => return Ok(end),
+                Some(command) = self.commands.recv() => {
+                    pulse.beat();
+                    self.tell(handle, open, command, talk.version).await;
+                }
+                Some(notice) = notice(&mut self.host.notices) => {
+                    pulse.beat();
+                    self.noticed(notice);
+                }
+                end = &mut turn => {
+                    return Ok(match (stalled, end) {
+                        (Some((stall, _)), TurnEnd::Interrupted) => {
+                            Tried::Stalled(stall, pulse.evidence())
+                        }
+                        (_, end) => Tried::Ended(end),
+                    });
+                }
+                () = tokio::time::sleep_until(due), if stalled.is_some() || !is_asking => {
+                    if let Some((stall, _)) = stalled {
+                        // A new worker takes the conversation up.
+                        return Err(Failure::new(
+                            FailureReason::ClaudeExited,
+                            format!("{}, and Claude Code does not react to an interrupt", stall.words()),
+                        ));
+                    }
+                    stalled = Some(self.interrupt(handle, pulse.silence()).await);
+                }
             }
         }
+    }
+
+    /// Interrupts a turn that does not get on. Until when it is to have ended.
+    async fn interrupt(&self, handle: &Handle, stall: Stall) -> (Stall, Instant) {
+        self.note(format!("interrupted: {}", stall.words()));
+        // Whether it is taken or not: the turn ends, or it does not.
+        let _ = tokio::time::timeout(INTERRUPTED, handle.interrupt()).await;
+        (stall, Instant::now() + INTERRUPTED)
     }
 
     /// Ends the CLI, so that its transcript is whole.
@@ -246,7 +318,7 @@ impl Worker {
                 is_error: true,
                 summary,
             } => log(LogSource::Tool, format!("failed: {summary}")),
-            Event::Progress(text) if !self.progress.take(Instant::now()) => {
+            Event::Progress(text) if !self.progress.take(std::time::Instant::now()) => {
                 log(LogSource::Claude, text);
             }
             Event::Progress(text) => {
@@ -493,6 +565,25 @@ pub(super) fn replies(answer: AnswerCommand, questions: usize) -> Vec<String> {
         last.push_str(&text);
     }
     answers
+}
+
+/// How an attempt at a turn went.
+enum Tried {
+    Ended(TurnEnd),
+    /// Why, and what was heard last.
+    Stalled(Stall, String),
+}
+
+/// What an event says of how a turn gets on.
+fn felt(pulse: &mut Pulse, event: &Event) -> Option<Stall> {
+    match event {
+        Event::ToolUse { name, summary } => pulse.called(format!("{name}: {summary}")),
+        Event::Text(text) => {
+            pulse.line(text.clone());
+            None
+        }
+        _ => None,
+    }
 }
 
 enum Opening {
