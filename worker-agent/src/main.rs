@@ -49,6 +49,10 @@ fn log_filter() -> Targets {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Sidecar { config } => {
+            // Its memory holds credentials: no core dump, and nothing for other processes of this user to read.
+            nix::sys::prctl::set_dumpable(false).context("close the sidecar's memory")?;
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
+                .context("forbid core dumps")?;
             // An error means that a provider is installed already.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             sidecar::worker::run(&config).await?;

@@ -29,6 +29,16 @@ pub fn calculator() -> Vec<(&'static str, &'static str)> {
 
 const WORKFLOW: &str = "name: ci\non: [push, pull_request]\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - name: Run the tests\n        run: python3 -m unittest -v\n";
 
+/// The calculator with a workflow that does not end while there is a file `hold`.
+pub fn holding_calculator() -> Vec<(&'static str, &'static str)> {
+    let mut files = calculator();
+    files.retain(|(path, _)| *path != ".github/workflows/ci.yml");
+    files.push((".github/workflows/ci.yml", HOLDING_WORKFLOW));
+    files
+}
+
+const HOLDING_WORKFLOW: &str = "name: ci\non: [push, pull_request]\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - name: Run the tests\n        run: test ! -e hold || tail -f /dev/null; python3 -m unittest -v\n";
+
 /// The tests that the implementation brings; only a right `subtract` passes them.
 const SUBTRACT_TEST: &str = "import unittest\n\nimport calc\n\n\nclass SubtractTest(unittest.TestCase):\n    def test_subtract(self):\n        self.assertEqual(calc.subtract(5, 3), 2)\n";
 const WRONG: &str = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a + b\n";
@@ -62,6 +72,21 @@ pub fn red_then_green() -> Script {
             revising(SUBTRACT_PLAN),
             implementing(vec![subtract(false)], "Subtract is there, with its test."),
             fixing(vec![subtract(true)], "Subtract subtracts now."),
+        ],
+    ))
+}
+
+/// A day on which the implementation is right, and brings the file that holds the checks of [`holding_calculator`].
+pub fn held() -> Script {
+    Script::new().with(Conversation::rules(
+        "held",
+        when::always(),
+        vec![
+            planning(SUBTRACT_PLAN),
+            implementing(
+                vec![commit(&[("hold", "\n")], "Hold"), subtract(true)],
+                "Subtract is there, with its test.",
+            ),
         ],
     ))
 }

@@ -4,7 +4,8 @@ use anyhow::Result;
 use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Script, call, when},
-    world::{Settings, World, script},
+    github::{Fault, FaultKind, Files},
+    world::{PERSON, Settings, World, script},
 };
 
 /// The calculator without its workflow.
@@ -134,6 +135,44 @@ async fn mending_that_never_ends_asks_a_person_whose_insight_leads_on() -> Resul
     );
     item.answer(INSIGHT).await?;
     task.expect_state(TaskState::Ready).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_checks_of_what_a_person_pushes_are_awaited() -> Result<()> {
+    let world = World::scripted(script::held()).await?;
+    let repo = world.repo("calc", &script::holding_calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    task.expect_event("ci_running").await?;
+    let branch = task.now().branch;
+    let released = Files::from([("hold".to_owned(), None)]);
+    let sha = world
+        .github()
+        .person(PERSON)
+        .push("ada/calc", &branch, "Release", &released)?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    assert_eq!(ready.head_sha, sha);
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_pull_request_is_seen_while_checks_cannot_be_read() -> Result<()> {
+    let world = World::scripted(script::held()).await?;
+    let repo = world.repo("calc", &script::holding_calculator())?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    task.expect_event("ci_running").await?;
+    let number = u64::try_from(task.now().pull_request.unwrap_or_default().number)?;
+    world
+        .github()
+        .fault(Fault::new("GET", "/check-runs", FaultKind::Status(502)).times(8));
+    world.github().person(PERSON).close("ada/calc", number)?;
+    task.expect_state(TaskState::Cancelled).await?;
     world.end().await
 }
 

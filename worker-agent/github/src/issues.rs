@@ -74,7 +74,7 @@ pub struct Comment {
 }
 
 impl IssueThread {
-    /// The comments that may reach the model: by people with write access, not our own.
+    /// The comments that may reach the model: by people who belong to the repository, not our own.
     pub fn for_model(&self) -> impl Iterator<Item = &Comment> {
         self.comments.iter().filter(|c| c.trusted && !c.ours)
     }
@@ -127,7 +127,7 @@ impl Client {
                 BODY_LIMIT,
             ),
             author: login(raw.user),
-            author_trusted: may_write(&raw.author_association),
+            author_trusted: belongs(&raw.author_association),
             open: raw.state == "open",
             url: raw.html_url,
             is_pull: raw.pull_request.is_some(),
@@ -279,7 +279,7 @@ pub(crate) fn same_text(stored: Option<&str>, wanted: &str) -> bool {
     stored.unwrap_or("").replace("\r\n", "\n").trim_end() == wanted.trim_end()
 }
 
-fn may_write(association: &str) -> bool {
+fn belongs(association: &str) -> bool {
     matches!(association, "OWNER" | "MEMBER" | "COLLABORATOR")
 }
 
@@ -326,7 +326,7 @@ impl RawComment {
         let raw = self.body.unwrap_or_default();
         Comment {
             id: self.id,
-            trusted: may_write(&self.author_association),
+            trusted: belongs(&self.author_association),
             ours: written_by(self.user.as_ref(), us) && marker::any_in(&raw),
             body: bound(&clean_inbound(&raw), COMMENT_LIMIT),
             author: login(self.user),

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 pub use neutralise::{neutralise, neutralise_line, visible};
 
-use crate::verdict::FailedCheck;
+use crate::verdict::{FailedCheck, Verdict};
 
 /// GitHub refuses bodies above 65,536 characters; the rest is for the marker.
 pub(crate) const BODY_LIMIT: usize = 65_000;
@@ -100,8 +100,8 @@ pub struct Ready<'a> {
     pub summary: &'a str,
     /// The commit that is green.
     pub sha: &'a str,
-    /// Checks that succeeded; 0 where policy lets a repository without checks pass.
-    pub succeeded: usize,
+    /// What its checks say. Not green only where a person or policy took it so.
+    pub verdict: &'a Verdict,
     /// Fixes that CI took.
     pub fixes: u32,
     /// What the task cost so far, in US dollars, where it is known.
@@ -173,7 +173,7 @@ pub fn ci_comment(sha: &str, ci: &Ci<'_>) -> String {
         Ci::Passed { succeeded, fixes } => {
             format!(
                 "CI passed at `{sha}`: {}{}.",
-                checks(*succeeded),
+                checks(*succeeded, "passed"),
                 after(*fixes)
             )
         }
@@ -190,9 +190,12 @@ pub fn ready_comment(ready: &Ready<'_>) -> String {
     let cost = ready
         .cost
         .map_or_else(String::new, |c| format!(", cost ${c:.2}"));
-    let green = match ready.succeeded {
-        0 => "no checks are configured".to_owned(),
-        n => checks(n),
+    let green = match ready.verdict {
+        Verdict::Absent => "no checks are configured".to_owned(),
+        Verdict::OnlySkipped => "all checks were skipped".to_owned(),
+        Verdict::Pending { running, .. } => checks(running.len(), "still running"),
+        Verdict::Passed { succeeded, .. } => checks(*succeeded, "passed"),
+        Verdict::Failed { checks } => self::checks(checks.len(), "failed"),
     };
     format!(
         "Ready for review.\n\n{}\n\n---\n\n`{}`: {green}{}{cost}. mainloop task `{}`.",
@@ -261,10 +264,10 @@ fn is_plain_url(url: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#%&=+,@".contains(&b))
 }
 
-fn checks(n: usize) -> String {
+fn checks(n: usize, what: &str) -> String {
     match n {
-        1 => "1 check passed".to_owned(),
-        n => format!("{n} checks passed"),
+        1 => format!("1 check {what}"),
+        n => format!("{n} checks {what}"),
     }
 }
 
@@ -405,7 +408,10 @@ mod tests {
         let ready = Ready {
             summary: "Done.",
             sha: "0123456789abcdef",
-            succeeded: 2,
+            verdict: &Verdict::Passed {
+                succeeded: 2,
+                skipped: 0,
+            },
             fixes: 1,
             cost: Some(0.426),
             task: "k3f9",
@@ -419,6 +425,23 @@ mod tests {
 
         `0123456789ab`: 2 checks passed after 1 fix, cost $0.43. mainloop task `k3f9`.
         ");
+        for (verdict, said) in [
+            (Verdict::Absent, "no checks are configured"),
+            (
+                Verdict::Pending {
+                    running: vec!["a".into()],
+                    failed: Vec::new(),
+                },
+                "1 check still running",
+            ),
+            (Verdict::Failed { checks: failed() }, "1 check failed"),
+        ] {
+            let ready = Ready {
+                verdict: &verdict,
+                ..ready
+            };
+            assert!(ready_comment(&ready).contains(said), "{verdict:?}");
+        }
     }
 
     #[test]

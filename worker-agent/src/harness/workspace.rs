@@ -170,17 +170,27 @@ impl Workspace {
     pub(super) async fn diffstat(&self) -> Result<Diffstat, Failure> {
         let task = self.task()?;
         let range = format!("{}...refs/heads/{}", task.base_sha, task.branch);
-        let diff = [
-            "diff",
-            "--numstat",
-            "-z",
-            "--no-renames",
-            "--no-ext-diff",
-            "--no-textconv",
-            &range,
-            "--",
-        ];
-        Ok(parse_numstat(&self.git.run(&diff, LOCAL).await?))
+        let diff = |form: &[&'static str]| {
+            let mut args = vec!["diff"];
+            args.extend(form);
+            args.extend([
+                "--no-renames",
+                "--no-ext-diff",
+                "--no-textconv",
+                &range,
+                "--",
+            ]);
+            args.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let run = async |args: Vec<String>| {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            self.git.run(&args, LOCAL).await
+        };
+        let mut stat = parse_numstat(&run(diff(&["--numstat", "-z"])).await?);
+        // The list of a large change is cut; people approve on the sums.
+        (stat.files, stat.added, stat.removed) =
+            parse_shortstat(&run(diff(&["--shortstat"])).await?);
+        Ok(stat)
     }
 
     /// The commit to start from, fetched by its name where the base branch does not contain it.
@@ -302,6 +312,16 @@ impl Workspace {
     }
 }
 
+/// `2 files changed, 3 insertions(+), 1 deletion(-)`, without the parts that are none; empty where nothing changed.
+fn parse_shortstat(text: &str) -> (u64, u64, u64) {
+    let count = |what: &str| {
+        let part = text.split(',').find(|part| part.contains(what))?;
+        part.split_whitespace().next()?.parse().ok()
+    };
+    let count = |what| count(what).unwrap_or(0);
+    (count("changed"), count("insertion"), count("deletion"))
+}
+
 fn parse_numstat(text: &str) -> Diffstat {
     let mut stat = Diffstat::default();
     for entry in text.split('\0').filter(|entry| !entry.is_empty()) {
@@ -336,5 +356,20 @@ mod tests {
         assert_eq!((stat.files, stat.added, stat.removed), (2, 3, 1));
         assert_eq!(stat.paths[0].path, "src/a b.rs");
         assert_eq!(stat.paths[1].added, None);
+    }
+
+    #[test]
+    fn sums_are_read_from_the_short_form() {
+        for (text, sums) in [
+            (
+                " 2 files changed, 3 insertions(+), 1 deletion(-)\n",
+                (2, 3, 1),
+            ),
+            (" 1 file changed, 1 insertion(+)\n", (1, 1, 0)),
+            (" 20000 files changed, 7 deletions(-)\n", (20000, 0, 7)),
+            ("", (0, 0, 0)),
+        ] {
+            assert_eq!(parse_shortstat(text), sums, "{text}");
+        }
     }
 }

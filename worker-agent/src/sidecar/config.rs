@@ -27,7 +27,8 @@ pub struct Config {
     pub claude: PathBuf,
     /// Runs the harness under bubblewrap.
     pub sandbox: bool,
-    /// Unprivileged user and group that the harness runs as; unset to stay who the sidecar is.
+    /// Set where the harness is to run as a user and group of its own, which are derived from the attempt; unset to
+    /// stay who the sidecar is.
     pub uid: Option<u32>,
     /// Toolchains that the harness may read, from the user's own configuration.
     #[serde(rename = "mounts")]
@@ -55,9 +56,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    /// Nothing came on standard input.
+    /// Standard input cannot be read.
     #[error("could not read the attempt's token from standard input")]
     Token(#[source] std::io::Error),
+    /// Nothing came on it.
+    #[error("there is no token of the attempt on standard input")]
+    NoToken,
 }
 
 impl Config {
@@ -82,5 +86,8 @@ pub async fn token() -> Result<SecretString, Error> {
         .read_to_string(&mut text)
         .await
         .map_err(Error::Token)?;
-    Ok(SecretString::from(text.trim().to_owned()))
+    match text.trim() {
+        "" => Err(Error::NoToken),
+        token => Ok(SecretString::from(token.to_owned())),
+    }
 }

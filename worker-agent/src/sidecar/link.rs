@@ -2,21 +2,32 @@
 //!
 //! Milestones wait in a spool until the plane says that they are durable, and are sent again after each reconnect.
 //! Log chunks are sent while there is credit and dropped, counted, when there is none. While no heartbeat has been
-//! acknowledged for half the lease, [`Link::may_write`] is false, and whoever pushes or writes waits.
+//! acknowledged for half the lease, [`Link::may_write`] is false, and whoever pushes or writes waits. Credentials come
+//! with each welcome, and the newest ones hold.
 
 mod connection;
 mod spool;
+#[cfg(test)]
+mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use mainloop_proto::v1::{Assignment, Command, LogSource, Spend, Welcome, milestone::Fact};
+use mainloop_proto::v1::{
+    Assignment, Command, Credentials, LogSource, Spend, Welcome, milestone::Fact,
+};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::spool::Spool;
 
-/// Commands that wait for the worker. It takes each at once or keeps it for its next prompt.
+/// Commands that wait for the worker. It takes each at once or keeps it for its next prompt; where it does neither for
+/// long, the rest waits in the link. The plane bounds how many there are.
 const COMMANDS: usize = 32;
 /// Log chunks that wait for the link; more are dropped and counted.
 const LOGS: usize = 256;
@@ -45,6 +56,7 @@ pub struct Link {
     done: mpsc::UnboundedSender<String>,
     assignment: watch::Receiver<Assignment>,
     may_write: watch::Receiver<bool>,
+    credentials: watch::Receiver<Credentials>,
     idle_since: watch::Sender<tokio::time::Instant>,
     _task: Arc<AbortOnDropHandle<()>>,
 }
@@ -85,6 +97,7 @@ impl Link {
         let (done, done_queue) = mpsc::unbounded_channel();
         let (assignment_sink, assignment) = watch::channel(Assignment::default());
         let (may_write_sink, may_write) = watch::channel(false);
+        let (credentials_sink, credentials) = watch::channel(Credentials::default());
         let (idle_since, idle) = watch::channel(tokio::time::Instant::now());
         let (commands_sink, commands) = mpsc::channel(COMMANDS);
         let (first, welcomed) = oneshot::channel();
@@ -96,10 +109,14 @@ impl Link {
             done: done_queue,
             assignment: assignment_sink,
             may_write: may_write_sink,
+            credentials: credentials_sink,
             idle,
             commands: commands_sink,
+            waiting_commands: VecDeque::new(),
             first: Some(first),
-            seen_commands: std::collections::HashSet::new(),
+            seen_commands: HashSet::new(),
+            done_commands: HashSet::new(),
+            done_again: VecDeque::new(),
             epoch: 0,
             credit: 0,
             dropped: 0,
@@ -119,6 +136,7 @@ impl Link {
                 done,
                 assignment,
                 may_write,
+                credentials,
                 idle_since,
                 _task: Arc::new(task),
             },
@@ -130,6 +148,11 @@ impl Link {
     /// Reports a fact of the step that `phase_version` stands for. It is sent until it is durable.
     pub fn report(&self, phase_version: i64, fact: Fact) -> u64 {
         self.spool.push(phase_version, fact)
+    }
+
+    /// Reports a fact that only people read. While too many wait it is left out and counted.
+    pub fn note(&self, phase_version: i64, fact: Fact) {
+        self.spool.push_note(phase_version, fact);
     }
 
     /// Reports a fact, and waits until it is durable.
@@ -178,6 +201,11 @@ impl Link {
     /// Whether the plane has heard of this worker lately, so that it may push and write.
     pub fn may_write(&self) -> watch::Receiver<bool> {
         self.may_write.clone()
+    }
+
+    /// The credentials of the plane's last welcome.
+    pub fn credentials(&self) -> watch::Receiver<Credentials> {
+        self.credentials.clone()
     }
 
     /// Waits until this worker may push and write.

@@ -167,19 +167,9 @@ impl Proxy {
         self.routes.model.meter()
     }
 
-    /// Replaces the model credential; requests on their way keep the old one.
-    pub fn set_model_credential(&self, credential: Credential) {
-        self.routes.model.set_credential(credential);
-    }
-
-    /// Replaces the code host's token.
-    pub fn set_git_token(&self, token: SecretString) {
-        self.routes.git.set_token(token);
-    }
-
-    /// Bytes that the forward proxy has moved, both ways.
-    pub fn forwarded_bytes(&self) -> u64 {
-        self.routes.forward.bytes()
+    /// Where credentials are replaced.
+    pub fn keys(&self) -> Keys {
+        Keys(Arc::clone(&self.routes))
     }
 
     /// Ends every connection, waits for the tasks and removes the socket.
@@ -257,6 +247,22 @@ async fn serve(stream: UnixStream, routes: Arc<Routes>) {
             error = &error as &dyn std::error::Error,
             "a proxy connection ended early"
         );
+    }
+}
+
+/// A handle to replace credentials with; requests on their way keep the old ones.
+#[derive(Clone, Debug)]
+pub struct Keys(Arc<Routes>);
+
+impl Keys {
+    /// The model credential.
+    pub fn set_model(&self, credential: Option<Credential>) {
+        self.0.model.set_credential(credential);
+    }
+
+    /// The code host's token.
+    pub fn set_git(&self, token: Option<SecretString>) {
+        self.0.git.set_token(token);
     }
 }
 

@@ -81,8 +81,8 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Ids that belong to one worker, derived from its name, so that workers cannot signal or read each other even
-    /// where a wall fails.
+    /// Ids for one worker, derived from its name and spread so widely that two workers hardly ever share them: so they
+    /// cannot signal or read each other even where a wall fails. Nothing but that second line hangs on it.
     pub fn for_worker(name: &str) -> Self {
         // FNV-1a; it has to be stable, not strong.
         let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {

@@ -7,9 +7,10 @@ mod ready;
 mod work;
 
 use jiff::Timestamp;
-use mainloop_github::{Class, MarkerKind, NewPull, drafts_unsupported, text};
+use mainloop_github::{Class, MarkerKind, NewPull, PullRef, drafts_unsupported, text};
 use mainloop_proto::v1::{
-    Assignment, FailureClass, Link, PullRequestOpened, assignment::Work, milestone::Fact,
+    Assignment, BranchPushed, FailureClass, Link, PullRequestOpened, assignment::Work,
+    milestone::Fact,
 };
 
 use super::{claude::prompts, worker::Worker};
@@ -132,6 +133,22 @@ impl Worker {
         })
     }
 
+    /// What to report where somebody else pushed to the pull request. Its head is told a moment late after each push,
+    /// so the branch itself decides.
+    async fn moved(&mut self, pull: &PullRef, expected: &str) -> Result<Option<Fact>, Failure> {
+        if pull.head_sha == expected {
+            return Ok(None);
+        }
+        let branch = self.branch.clone();
+        let head = self.github.branch_head(&branch).await?;
+        let Some(sha) = head.filter(|head| head != expected) else {
+            return Ok(None);
+        };
+        self.note(format!("somebody else pushed {sha} to {branch}"));
+        self.head = Some(sha.clone());
+        Ok(Some(Fact::BranchPushed(BranchPushed { branch, sha })))
+    }
+
     /// The draft pull request of the task's branch: there, or made.
     async fn ensure_pull(&mut self, version: i64) -> Result<(), Failure> {
         if self.task.pull_request.is_some() {
@@ -187,6 +204,7 @@ impl Worker {
 
     /// As [`Self::ensure_pull`], at a push in mid-turn: what fails here is tried again at the end of the turn.
     pub(crate) async fn open_pull(&mut self, version: i64) -> Result<(), Failure> {
+        self.renew();
         if let Err(failure) = self.ensure_pull(version).await {
             self.note(format!(
                 "the pull request could not be opened yet: {}",

@@ -5,6 +5,7 @@
 
 mod claude;
 mod host;
+mod pace;
 mod repository;
 
 use std::{
@@ -30,7 +31,7 @@ use tokio::{
 use uuid::Uuid;
 
 pub(crate) use self::claude::{PlanKeeper, Talk};
-use self::{host::Host, repository::Base};
+use self::{host::Host, pace::Pace, repository::Base};
 use super::{
     config::{self, Config},
     link::{self, Link, Opened},
@@ -111,6 +112,8 @@ pub(crate) struct Worker {
     session: Option<Uuid>,
     /// Makes ids of questions unique in the attempt.
     asked: u32,
+    /// How often Claude's reports of progress become facts.
+    progress: Pace,
     /// When the model's limit ends, as its host said last.
     limited_until: Option<jiff::Timestamp>,
     earlier_cost_micros: u64,
@@ -126,14 +129,14 @@ impl Worker {
         } = opened;
         let Welcome {
             task,
-            credentials,
             policy,
             earlier_cost_micros,
             human_words,
             ..
         } = welcome;
         let task = task.ok_or(Error::Welcome("task"))?;
-        let credentials = credentials.ok_or(Error::Welcome("credentials"))?;
+        let renewals = link.credentials();
+        let credentials = renewals.borrow().clone();
         let policy = policy.ok_or(Error::Welcome("policy"))?;
         let branch = if task.branch.is_empty() {
             repository::branch(&task)
@@ -144,7 +147,7 @@ impl Worker {
         let earlier_cost_micros = u64::try_from(earlier_cost_micros).unwrap_or(0);
         let host = Host::new(
             config,
-            &credentials,
+            renewals,
             &policy,
             &task,
             &branch,
@@ -166,6 +169,7 @@ impl Worker {
             host,
             session: None,
             asked: 0,
+            progress: Pace::default(),
             limited_until: None,
             earlier_cost_micros,
             handed_over: Arc::default(),
@@ -195,6 +199,7 @@ impl Worker {
         assignment: &Assignment,
         assignments: &mut watch::Receiver<Assignment>,
     ) {
+        self.renew();
         let handed_over = Arc::clone(&self.handed_over);
         handed_over.store(false, Ordering::Relaxed);
         let version = assignment.phase_version;
@@ -202,6 +207,8 @@ impl Worker {
             let step = steps::perform(self, assignment);
             tokio::pin!(step);
             tokio::select! {
+                // The step first: its result and the assignment that follows may come at once.
+                biased;
                 outcome = &mut step => Some(outcome),
                 stopped = superseded(assignments, version) => {
                     if !stopped && handed_over.load(Ordering::Relaxed) {
@@ -220,14 +227,25 @@ impl Worker {
                 "ended {killed} processes that were left of the step"
             ));
         }
+        // Why it failed may be among what the proxies saw, and is told before the failure.
+        self.drain_proxy_events(version);
+        match self.host.proxy_events.take_dropped() {
+            0 => {}
+            dropped => self.note(format!(
+                "{dropped} more refusals of the proxies are not told"
+            )),
+        }
         match outcome {
             None => self.note("the step was dropped: the plane assigned something else".to_owned()),
             Some(Ok(())) => {}
             Some(Err(failure)) => {
                 self.note(format!("the step failed: {}", failure.message));
-                self.link
-                    .report_durably(version, Fact::StepFailed(failure.into_wire()))
-                    .await;
+                let fact = Fact::StepFailed(failure.into_wire());
+                // Nobody takes it any more where the plane has assigned something else, or the attempt is over.
+                tokio::select! {
+                    () = self.link.report_durably(version, fact) => {}
+                    _ = superseded(assignments, version) => {}
+                }
             }
         }
     }
@@ -256,6 +274,25 @@ impl Worker {
         }
     }
 
+    /// Takes the credentials of the plane's last welcome. The proxies have them as soon as they come.
+    pub(crate) fn renew(&mut self) {
+        let credentials = self.link.credentials().borrow().clone();
+        if credentials == self.credentials {
+            return;
+        }
+        match host::github(&credentials, &self.task) {
+            Ok(github) => {
+                self.github = github;
+                self.credentials = credentials;
+                self.note("took the plane's new credentials".to_owned());
+            }
+            Err(error) => {
+                let why = super::chain(&error);
+                self.note(format!("the plane's new credentials cannot be used: {why}"));
+            }
+        }
+    }
+
     /// A command that came while no turn runs: its words go into the next prompt.
     fn keep(&mut self, command: Command) {
         match command.what {
@@ -266,14 +303,9 @@ impl Worker {
             }),
             // The answer to a question of a turn that is over.
             Some(What::Answer(answer)) => {
-                let text = if answer.answers.is_empty() {
-                    answer.text
-                } else {
-                    answer.answers.join("; ")
-                };
                 self.words.push(HumanWord {
                     question: String::new(),
-                    text,
+                    text: claude::replies(answer, 1).join("; "),
                     time: Some(link::now()),
                 });
             }
@@ -327,19 +359,19 @@ impl Worker {
                     target: reference.unwrap_or_else(|| "a push".to_owned()),
                     reason,
                 };
-                self.link.report(version, Fact::PushRefused(fact));
+                self.link.note(version, Fact::PushRefused(fact));
             }
             proxy::Event::RepositoryRefused { path } => {
                 let fact = PushRefused {
                     target: path,
                     reason: "another repository than the task's".to_owned(),
                 };
-                self.link.report(version, Fact::PushRefused(fact));
+                self.link.note(version, Fact::PushRefused(fact));
             }
             proxy::Event::HostRefused { host, reason } => {
                 self.note(format!("host refused: {host} ({reason})"));
                 self.link
-                    .report(version, Fact::HostRefused(HostRefused { host }));
+                    .note(version, Fact::HostRefused(HostRefused { host }));
             }
             proxy::Event::Spend {
                 total_micros,

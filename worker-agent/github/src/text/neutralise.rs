@@ -177,6 +177,7 @@ fn code(line: &str, out: &mut String) {
         let breaks = match c {
             '<' => line[i..].starts_with("<!--"),
             '#' => closes && next.is_ascii_digit(),
+            'h' | 'H' => closes && is_gh_reference(bytes, i),
             '/' => {
                 command == Some(i)
                     || (closes && next.is_ascii_digit() && ends_in_reference(&bytes[..i]))

@@ -20,6 +20,9 @@ const MAX_GUIDANCE: usize = 64 * 1024;
 /// Silence within a started reply of the model after which the CLI cuts it and asks again, in milliseconds.
 const STREAM_IDLE_MS: &str = "120000";
 
+/// How long a tool of ours may take, in milliseconds: a person answers when they answer, and the step's deadline bounds it.
+const TOOL_TIMEOUT_MS: &str = "100000000";
+
 /// Tools that make no sense in a worker, and why.
 const DISALLOWED: &[&str] = &[
     // No network.
@@ -159,6 +162,8 @@ fn env(options: &Options) -> Vec<(String, String)> {
         ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
         ("CLAUDE_ENABLE_BYTE_WATCHDOG", "1"),
         ("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", STREAM_IDLE_MS),
+        // Set, so that the repository's environment cannot: it would take questions back.
+        ("MCP_TOOL_TIMEOUT", TOOL_TIMEOUT_MS),
         // After a restart Claude sees which call was cut off, and can look at what it did.
         ("CLAUDE_CODE_RESUME_SHOWS_CUT_OFF_CALLS", "1"),
         ("DISABLE_AUTOUPDATER", "1"),

@@ -11,8 +11,11 @@ use std::{
 use mainloop_proto::v1::{Milestone, milestone::Fact};
 use tokio::sync::{Notify, watch};
 
-/// Numbered from 1, kept until acknowledged. Its size is bounded by the worker itself, which waits for the milestones
-/// that end its steps.
+/// Milestones beyond which those that only people read are left out.
+const NOTES: usize = 256;
+
+/// Numbered from 1, kept until acknowledged. Its size is bounded by the worker, which waits for the milestones that end
+/// its steps, and for notes by itself.
 #[derive(Debug)]
 pub(super) struct Spool {
     state: Mutex<State>,
@@ -54,19 +57,28 @@ impl Spool {
         seq
     }
 
-    /// All that wait behind a number, oldest first.
-    pub(super) fn after(&self, seq: i64) -> Vec<Milestone> {
-        self.lock()
-            .waiting
-            .iter()
-            .filter(|milestone| milestone.seq > seq)
-            .cloned()
-            .collect()
+    /// A milestone that is left out, and counted like a line of the log, while too many wait.
+    pub(super) fn push_note(&self, phase_version: i64, fact: Fact) {
+        if self.lock().waiting.len() < NOTES {
+            self.push(phase_version, fact);
+        } else {
+            self.count_dropped();
+        }
+    }
+
+    /// The oldest that waits behind a number.
+    pub(super) fn after(&self, seq: i64) -> Option<Milestone> {
+        let state = self.lock();
+        let at = state.waiting.partition_point(|waiting| waiting.seq <= seq);
+        state.waiting.get(at).cloned()
     }
 
     /// The plane has everything up to this number.
     pub(super) fn acknowledge(&self, seq: i64) {
-        self.lock().waiting.retain(|milestone| milestone.seq > seq);
+        let mut state = self.lock();
+        let done = state.waiting.partition_point(|waiting| waiting.seq <= seq);
+        state.waiting.drain(..done);
+        drop(state);
         let seq = u64::try_from(seq).unwrap_or(0);
         self.acknowledged
             .send_if_modified(|known| std::mem::replace(known, seq.max(*known)) < seq);
@@ -119,15 +131,30 @@ mod tests {
             spool.push(1, Fact::PlanningStarted(PlanningStarted {}));
         }
         spool.acknowledge(2);
-        assert_eq!(
-            spool.after(0).iter().map(|m| m.seq).collect::<Vec<_>>(),
-            [3]
-        );
+        assert_eq!(spool.after(0).map(|milestone| milestone.seq), Some(3));
+        assert_eq!(spool.after(3), None);
         // An older acknowledgement changes nothing.
         spool.acknowledge(1);
         assert_eq!(spool.acknowledged(), 2);
         spool.acknowledge(3);
         spool.durable(3).await;
-        assert!(spool.after(0).is_empty());
+        assert_eq!(spool.after(0), None);
+    }
+
+    #[test]
+    fn notes_are_left_out_while_too_many_wait_and_results_never() {
+        let spool = Spool::default();
+        let fact = || Fact::PlanningStarted(PlanningStarted {});
+        for _ in 0..NOTES + 3 {
+            spool.push_note(1, fact());
+        }
+        let kept = i64::try_from(NOTES).unwrap();
+        assert_eq!(spool.after(kept), None);
+        assert_eq!(spool.take_dropped(), 3);
+        spool.push(1, fact());
+        assert_eq!(spool.after(kept).map(|m| m.seq), Some(kept + 1));
+        spool.acknowledge(kept);
+        spool.push_note(1, fact());
+        assert_eq!(spool.take_dropped(), 0);
     }
 }

@@ -1,10 +1,12 @@
 //! What the proxies saw, for the driver of the attempt.
 //!
 //! Owns the queue between the data path and the driver. Putting an event never waits: spending is one slot that is
-//! overwritten, refusals are dropped and counted when the driver does not keep up, and pushes are merged with the
-//! push before them, so that none is lost and a harness that pushes in a loop cannot grow the queue.
+//! overwritten, refusals are told once and dropped and counted when the driver does not keep up, and pushes are merged
+//! with the push before them, so that none is lost and a harness that pushes in a loop cannot grow the queue. What a
+//! harness provokes stays with the task for ever, so a loop of it may not become a loop of events.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +19,8 @@ use super::model::Usage;
 /// provokes refusals, of which the first ones say enough.
 const QUEUE: usize = 128;
 
-/// Names of refused hosts that are remembered, so that each is told once.
-const REFUSED_HOSTS: usize = 256;
+/// Refusals of each kind that are told; each is told once, and more than these are dropped and counted.
+const REFUSALS: usize = 128;
 
 /// Longest text taken from the harness into an event, in bytes.
 const TEXT: usize = 256;
@@ -52,7 +54,7 @@ pub enum Event {
         /// The HTTP status.
         status: u16,
     },
-    /// A host that is not allowed was asked for. Each host is told once.
+    /// A host that is not allowed was asked for.
     HostRefused {
         /// `host:port`.
         host: String,
@@ -94,6 +96,23 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// For what the harness can provoke as often as it likes: what makes it different from others of its kind.
+    fn refusal(&self) -> Option<String> {
+        match self {
+            Self::PushRefused { reference, reason } => Some(format!("{reference:?} {reason}")),
+            Self::RepositoryRefused { path } => Some(path.clone()),
+            Self::HostRefused { host, .. } => Some(host.clone()),
+            Self::ModelRefused { reason } => Some(reason.clone()),
+            Self::GitUnauthorized { status } | Self::ModelUnauthorized { status } => {
+                Some(status.to_string())
+            }
+            Self::BudgetReached { budget_micros, .. } => Some(budget_micros.to_string()),
+            Self::Pushed { .. } | Self::Spend { .. } | Self::ModelLimited { .. } => None,
+        }
+    }
+}
+
 /// The driver's end of the queue.
 #[derive(Debug)]
 pub struct Events(Arc<Shared>);
@@ -116,9 +135,9 @@ impl Events {
         }
     }
 
-    /// How many events were dropped because the driver did not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.0.lock().dropped
+    /// How many events were dropped since this was asked last: too many of a kind, or the driver did not keep up.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.0.lock().dropped)
     }
 }
 
@@ -184,29 +203,27 @@ impl Shared {
 struct State {
     queue: VecDeque<Event>,
     spend: Option<Event>,
-    hosts: HashSet<String>,
+    told: HashMap<Discriminant<Event>, HashSet<String>>,
     sinks: usize,
     dropped: u64,
 }
 
 impl State {
     fn put(&mut self, event: Event) {
-        match &event {
-            Event::Spend { .. } => {
-                self.spend = Some(event);
+        if matches!(event, Event::Spend { .. }) {
+            self.spend = Some(event);
+            return;
+        }
+        if let Some(refusal) = event.refusal() {
+            let told = self.told.entry(discriminant(&event)).or_default();
+            if told.contains(&refusal) {
                 return;
             }
-            Event::HostRefused { host, .. } => {
-                if self.hosts.contains(host) {
-                    return;
-                }
-                if self.hosts.len() >= REFUSED_HOSTS {
-                    self.dropped += 1;
-                    return;
-                }
-                self.hosts.insert(host.clone());
+            if told.len() >= REFUSALS {
+                self.dropped += 1;
+                return;
             }
-            _ => {}
+            told.insert(refusal);
         }
         if self.queue.len() < QUEUE {
             self.queue.push_back(event);
@@ -249,10 +266,12 @@ mod tests {
     #[tokio::test]
     async fn pushes_survive_a_flood_of_refusals() {
         let (sink, mut events) = channel();
-        for n in 0..QUEUE * 2 {
+        for n in 0..QUEUE {
+            let reason = n.to_string();
             sink.put(Event::ModelRefused {
-                reason: n.to_string(),
+                reason: reason.clone(),
             });
+            sink.put(Event::RepositoryRefused { path: reason });
         }
         sink.put(push("a", "b"));
         sink.put(push("b", "c"));
@@ -263,7 +282,26 @@ mod tests {
         }
         assert_eq!(seen.len(), QUEUE);
         assert_eq!(seen.last(), Some(&push("a", "c")));
-        assert_eq!(events.dropped(), QUEUE as u64 + 1);
+        assert_eq!(events.take_dropped(), QUEUE as u64 + 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_loop_provokes_is_told_once_and_bounded() {
+        let (sink, mut events) = channel();
+        for n in 0..REFUSALS * 3 {
+            for _ in 0..2 {
+                sink.put(Event::PushRefused {
+                    reference: None,
+                    reason: n.to_string(),
+                });
+            }
+        }
+        drop(sink);
+        let mut told = 0;
+        while events.recv().await.is_some() {
+            told += 1;
+        }
+        assert_eq!(told, REFUSALS);
     }
 
     #[tokio::test]

@@ -62,7 +62,6 @@ pub(super) struct Forward {
     options: Options,
     never: Vec<Never>,
     slots: Arc<Semaphore>,
-    bytes: Arc<AtomicU64>,
     tasks: Tasks,
     sink: Sink,
 }
@@ -97,15 +96,9 @@ impl Forward {
             options,
             never,
             slots: Arc::new(Semaphore::new(CONNECTIONS)),
-            bytes: Arc::default(),
             tasks,
             sink,
         }
-    }
-
-    /// Bytes that were forwarded, both ways.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Answers one request for another host.
@@ -201,7 +194,6 @@ impl Forward {
                     return Ok(Counted {
                         stream,
                         moved: Arc::default(),
-                        total: Arc::clone(&self.bytes),
                     });
                 }
                 Ok(Err(error)) => last = error,
@@ -306,13 +298,11 @@ async fn bounded(work: impl Future<Output = ()>, moved: &AtomicU64) {
 struct Counted {
     stream: TcpStream,
     moved: Arc<AtomicU64>,
-    total: Arc<AtomicU64>,
 }
 
 impl Counted {
     fn count(&self, bytes: usize) {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.total.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

@@ -11,8 +11,7 @@ mod report;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,14 +20,14 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING,
-    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT,
-    WWW_AUTHENTICATE,
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use url::Url;
 
 use self::commands::{Command, Head};
@@ -62,24 +61,35 @@ pub struct Options {
     pub token: Option<SecretString>,
 }
 
-/// Whether pushes may pass. Closed at first. A push that has begun when it closes runs to its end.
+/// Whether pushes may pass. Closed at first. A push of which not all was sent when it closes is cut.
 #[derive(Clone, Debug, Default)]
-pub struct PushGate(Arc<AtomicBool>);
+pub struct PushGate(Arc<Mutex<Option<CancellationToken>>>);
 
 impl PushGate {
     /// Lets pushes pass.
     pub fn open(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.lock().get_or_insert_default();
     }
 
-    /// Refuses pushes.
+    /// Refuses pushes, and cuts those under way.
     pub fn close(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        if let Some(leave) = self.lock().take() {
+            leave.cancel();
+        }
     }
 
     /// Whether it is open.
     pub fn is_open(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.lock().is_some()
+    }
+
+    /// Where it is open, what ends when it closes.
+    fn leave(&self) -> Option<CancellationToken> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,8 +130,8 @@ impl Git {
         self.gate.clone()
     }
 
-    pub(super) fn set_token(&self, token: SecretString) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    pub(super) fn set_token(&self, token: Option<SecretString>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// Answers one request; `path` is what follows `/git`.
@@ -138,6 +148,11 @@ impl Git {
         };
         let (head, body) = request.into_parts();
         match (&head.method, service, head.uri.query().unwrap_or_default()) {
+            // What a server has not read of a body it may take for the next request.
+            (&Method::GET, _, _) if !body.is_end_stream() => text(
+                StatusCode::BAD_REQUEST,
+                "mainloop: a GET request has no body",
+            ),
             (&Method::GET, "/info/refs", query @ "service=git-upload-pack") => {
                 self.pass(
                     Method::GET,
@@ -228,10 +243,15 @@ impl Git {
                 .turn_away(Some(&command), "a push must ask for a status report", body)
                 .await;
         }
-        if !self.gate.is_open() {
+        let Some(leave) = self.gate.leave() else {
             return self.turn_away(Some(&command), GATE_CLOSED, body).await;
+        };
+        let whole = Replayed {
+            chunks,
+            rest: body,
+            closed: Box::pin(leave.cancelled_owned()),
         }
-        let whole = Replayed { chunks, rest: body }.boxed_unsync();
+        .boxed_unsync();
         self.pass(
             Method::POST,
             "/git-receive-pack",
@@ -248,13 +268,11 @@ impl Git {
         if !self.gate.is_open() {
             return self.refuse(None, GATE_CLOSED);
         }
-        let mut headers = headers.clone();
-        headers.remove(CONTENT_LENGTH);
         self.pass(
             Method::POST,
             "/git-receive-pack",
             "",
-            &headers,
+            headers,
             full(pktline::FLUSH),
             None,
         )
@@ -281,9 +299,9 @@ impl Git {
             );
         };
         let mut request = Request::new(body);
+        *request.headers_mut() = self.headers(from, &method, command.is_some());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = self.headers(from, command.is_some());
         let answer = match &command {
             Some(command) => self.send_push(request, command.clone()).await,
             None => self
@@ -299,7 +317,12 @@ impl Git {
                     error = &error as &dyn std::error::Error,
                     "the code host gave no answer"
                 );
-                self.lost(command, "the code host gave no answer");
+                let reason = if command.is_some() && !self.gate.is_open() {
+                    "pushes were closed before it was sent"
+                } else {
+                    "the code host gave no answer"
+                };
+                self.lost(command, reason);
                 text(
                     StatusCode::BAD_GATEWAY,
                     "mainloop: the code host cannot be reached",
@@ -341,20 +364,21 @@ impl Git {
         take.await.unwrap_or(Err(upstream::Error::Stopped))
     }
 
-    fn headers(&self, from: &HeaderMap, push: bool) -> HeaderMap {
+    /// The headers that go on. Never those that frame a body: its length is what the body says of itself, for a head
+    /// and a body that disagree would let the client write a request of its own behind this one.
+    fn headers(&self, from: &HeaderMap, method: &Method, push: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let protocol = HeaderName::from_static("git-protocol");
-        let passed = [
+        let always = [
             ACCEPT,
             ACCEPT_ENCODING,
             ACCEPT_LANGUAGE,
-            CONTENT_ENCODING,
-            CONTENT_LENGTH,
-            CONTENT_TYPE,
             USER_AGENT,
             protocol,
         ];
-        for name in passed {
+        let of_body = [CONTENT_ENCODING, CONTENT_TYPE];
+        let of_body = of_body.into_iter().filter(|_| method == Method::POST);
+        for name in always.into_iter().chain(of_body) {
             if let Some(value) = from.get(&name) {
                 headers.insert(name, value.clone());
             }
@@ -455,10 +479,11 @@ impl Git {
     }
 }
 
-/// A body of which the first chunks were read already.
+/// A push of which the first chunks were read already. It fails when the gate closes before its end.
 struct Replayed {
     chunks: VecDeque<Bytes>,
     rest: Incoming,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl hyper::body::Body for Replayed {
@@ -469,6 +494,9 @@ impl hyper::body::Body for Replayed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.closed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(GATE_CLOSED.into())));
+        }
         if let Some(chunk) = self.chunks.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
@@ -477,6 +505,14 @@ impl hyper::body::Body for Replayed {
 
     fn is_end_stream(&self) -> bool {
         self.chunks.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: usize = self.chunks.iter().map(Bytes::len).sum();
+        match self.rest.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + read as u64),
+            None => SizeHint::default(),
+        }
     }
 }
 

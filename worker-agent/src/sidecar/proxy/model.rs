@@ -112,11 +112,11 @@ impl Model {
         self.meter.clone()
     }
 
-    pub(super) fn set_credential(&self, credential: Credential) {
+    pub(super) fn set_credential(&self, credential: Option<Credential>) {
         *self
             .credential
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(credential);
+            .unwrap_or_else(PoisonError::into_inner) = credential;
     }
 
     /// Answers one request under `/v1/`.
@@ -151,7 +151,7 @@ impl Model {
     ) -> Result<Response<Body>, Response<Body>> {
         let (head, body) = request.into_parts();
         if head.headers.contains_key(CONTENT_ENCODING) {
-            return Err(self.refuse("an encoded request body cannot be screened".into()));
+            return Err(self.refuse("an encoded request body cannot be screened"));
         }
         let headers = self.headers(&head.headers)?;
         let query = head
@@ -162,13 +162,14 @@ impl Model {
         let uri = self
             .base
             .join(&format!("{}{query}", head.uri.path()))
-            .ok_or_else(|| self.refuse("the query is not valid".into()))?;
+            .ok_or_else(|| self.refuse("the query is not valid"))?;
         // Closed never: the semaphore lives as long as this.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         let body = read(body).await?;
-        let screened = screen::screen(&body, &self.models).map_err(|reason| self.refuse(reason))?;
+        let screened =
+            screen::screen(&body, &self.models).map_err(|reason| self.refuse(&reason))?;
         let price = usage::price_of(&self.prices, &screened.model).ok_or_else(|| {
-            self.refuse(format!(
+            self.refuse(&format!(
                 "model {:?} has no price in the policy",
                 clip(&screened.model)
             ))
@@ -188,8 +189,12 @@ impl Model {
         match self.upstream.send(upstream).await {
             Ok(response) => Ok(self.answer(response, charge, slot)),
             Err(error) => {
-                if let Some(charge) = charge.filter(|_| error.nothing_sent()) {
-                    charge.waive();
+                if let Some(mut charge) = charge {
+                    if error.nothing_sent() {
+                        charge.waive();
+                    } else {
+                        charge.whole();
+                    }
                 }
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -325,7 +330,9 @@ impl Model {
         }
     }
 
-    fn refuse(&self, reason: String) -> Response<Body> {
+    fn refuse(&self, reason: &str) -> Response<Body> {
+        // The reason of a body that cannot be read quotes it.
+        let reason = clip(reason);
         let response = refusal(StatusCode::FORBIDDEN, "permission_error", &reason);
         self.sink.put(Event::ModelRefused { reason });
         response
@@ -432,8 +439,13 @@ impl hyper::body::Body for Passed {
         {
             reading.feed(data);
         }
-        if matches!(polled, Poll::Ready(None)) {
-            self.reading = None;
+        let ended = match &polled {
+            Poll::Ready(Some(Ok(_))) => self.inner.is_end_stream(),
+            Poll::Ready(_) => true,
+            Poll::Pending => false,
+        };
+        if ended && let Some(mut reading) = self.reading.take() {
+            reading.charge.whole();
         }
         polled.map(|frame| frame.map(|result| result.map_err(Into::into)))
     }
@@ -462,7 +474,13 @@ enum Source {
 impl Reading {
     fn feed(&mut self, data: &Bytes) {
         match &mut self.source {
-            Source::Stream(stream) => stream.feed(data),
+            Source::Stream(stream) => {
+                let started = stream.started();
+                stream.feed(data);
+                if stream.started() && !started {
+                    self.charge.tell(stream.input());
+                }
+            }
             Source::Document(kept, length) => {
                 *length += data.len() as u64;
                 if kept.len() + data.len() <= DOCUMENT {
@@ -475,6 +493,11 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
+        if let Source::Stream(stream) = &self.source
+            && stream.finished()
+        {
+            self.charge.whole();
+        }
         match &self.source {
             Source::Stream(stream) if stream.started() => self.charge.set(stream.usage()),
             Source::Stream(stream) => self.charge.set_output(stream.usage().output),

@@ -14,8 +14,9 @@ use crate::sidecar::worker::Worker;
 
 /// Longest log that goes into the next prompt, in bytes, over all failed checks.
 const MAX_LOG: usize = 48 * 1024;
-/// Checks that may still appear after the first ones are over: workflows of one push do not start together.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long checks may still appear once those that are there are over, at least and at most: workflows of one push do
+/// not start together. In between it is a quarter of the time that a push without any check is given.
+const SETTLE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
 
 /// Looks in a row that may fail before the step does: about a quarter of an hour of an outage.
 const MAX_TROUBLES: u32 = 16;
@@ -28,13 +29,21 @@ pub(super) async fn await_ci(
     let began = Instant::now();
     let no_ci_after =
         Duration::from_secs(u64::try_from(worker.policy.no_ci_after_seconds).unwrap_or(120));
+    let settle = (no_ci_after / 4).clamp(SETTLE.0, SETTLE.1);
     let mut told: Vec<Check> = Vec::new();
+    let mut known = Vec::new();
+    let mut changed = began;
     let mut limits_told = false;
     let mut tag = None;
     let mut troubles = 0;
     loop {
-        let (end, checks) = match look(worker, &work.sha, &mut tag).await {
-            Ok(seen) => seen,
+        let checks = match look(worker, &work.sha, &mut tag).await {
+            Ok(Seen::Checks(checks)) => checks,
+            Ok(Seen::Over(fact)) => {
+                worker.hand_over();
+                worker.link.report_durably(version, fact).await;
+                return Ok(());
+            }
             Err(failure) if failure.transient && troubles < MAX_TROUBLES => {
                 troubles += 1;
                 worker.note(format!("checks could not be read: {}", failure.message));
@@ -44,12 +53,12 @@ pub(super) async fn await_ci(
             Err(failure) => return Err(failure),
         };
         troubles = 0;
-        if let Some(fact) = end {
-            worker.hand_over();
-            worker.link.report_durably(version, fact).await;
-            return Ok(());
-        }
         worker.link.alive();
+        let names: Vec<String> = checks.items.iter().map(|item| item.name.clone()).collect();
+        if names != known {
+            known = names;
+            changed = Instant::now();
+        }
         if !limits_told && !checks.limited.is_empty() {
             limits_told = true;
             worker.note(format!(
@@ -70,10 +79,12 @@ pub(super) async fn await_ci(
                 }
                 None
             }
-            Verdict::Passed { .. } if began.elapsed() >= SETTLE => Some(Fact::CiPassed(CiPassed {
-                sha: work.sha.clone(),
-                checks: list,
-            })),
+            Verdict::Passed { .. } if changed.elapsed() >= settle => {
+                Some(Fact::CiPassed(CiPassed {
+                    sha: work.sha.clone(),
+                    checks: list,
+                }))
+            }
             Verdict::Failed { checks } => {
                 let (log, signature) = logs(worker, &checks).await;
                 Some(Fact::CiFailed(CiFailed {
@@ -104,13 +115,20 @@ pub(super) async fn await_ci(
     }
 }
 
-/// Whether the pull request is over, and its head's checks.
-async fn look(
-    worker: &Worker,
-    sha: &str,
-    tag: &mut Option<String>,
-) -> Result<(Option<Fact>, Checks), Failure> {
-    Ok((closed(worker, tag).await?, worker.github.checks(sha).await?))
+/// What one look shows.
+enum Seen {
+    /// There is nothing to wait for any more.
+    Over(Fact),
+    Checks(Checks),
+}
+
+/// The checks are read only where the pull request is as it was, so that a failure to read them hides nothing.
+async fn look(worker: &mut Worker, sha: &str, tag: &mut Option<String>) -> Result<Seen, Failure> {
+    worker.renew();
+    if let Some(fact) = moved_on(worker, sha, tag).await? {
+        return Ok(Seen::Over(fact));
+    }
+    Ok(Seen::Checks(worker.github.checks(sha).await?))
 }
 
 /// How long to leave a code host alone that does not answer, or that said how long.
@@ -131,27 +149,34 @@ fn pause(waited: Duration) -> Duration {
     }
 }
 
-/// Whether a person closed or merged the pull request meanwhile.
-async fn closed(worker: &Worker, tag: &mut Option<String>) -> Result<Option<Fact>, Failure> {
+/// Whether a person closed or merged the pull request meanwhile, or pushed to it.
+async fn moved_on(
+    worker: &mut Worker,
+    sha: &str,
+    tag: &mut Option<String>,
+) -> Result<Option<Fact>, Failure> {
     let Some(number) = worker.pull_number() else {
         return Ok(None);
     };
-    match worker
+    let seen = worker
         .github
         .pull_if_changed(number, tag.as_deref())
-        .await?
-    {
-        Conditional::NotModified => Ok(None),
-        Conditional::Changed { pull, etag } => {
-            *tag = etag;
-            let merged = match pull.state {
-                PullState::Open => return Ok(None),
-                PullState::Closed => false,
-                PullState::Merged { .. } => true,
-            };
-            Ok(Some(Fact::PullRequestClosed(PullRequestClosed { merged })))
-        }
-    }
+        .await?;
+    let Conditional::Changed { pull, etag } = seen else {
+        return Ok(None);
+    };
+    let fact = match pull.state {
+        PullState::Open => worker.moved(&pull, sha).await?,
+        PullState::Closed => Some(closed(false)),
+        PullState::Merged { .. } => Some(closed(true)),
+    };
+    // Only now: what failed before is read again.
+    *tag = etag;
+    Ok(fact)
+}
+
+fn closed(merged: bool) -> Fact {
+    Fact::PullRequestClosed(PullRequestClosed { merged })
 }
 
 /// The failing checks' logs in one text, and what is the same for the same failure.

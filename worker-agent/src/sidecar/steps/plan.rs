@@ -121,6 +121,7 @@ impl PlanKeeper for Keeper {
             issue: Some(issue),
             revision: self.revision,
         };
+        worker.hand_over();
         worker
             .link
             .report_durably(self.version, Fact::PlanReady(fact))

@@ -1,9 +1,9 @@
 //! `MarkReady`: the pull request of the green head becomes ready for review, and says what was done.
 //!
-//! GitHub's call has no expected head. So: nobody can push (the gate is closed), look, act, look again, and take it
-//! back if the head moved meanwhile.
+//! GitHub's call has no expected head. So: Claude cannot push (the gate is closed), look, act, look again, and take it
+//! back if a person moved the head meanwhile. A head that moved is reported; the plane has its checks awaited.
 
-use mainloop_github::{MarkerKind, PullRef, PullState, Verdict, text};
+use mainloop_github::{MarkerKind, PullState, text};
 use mainloop_proto::v1::{
     FailureClass, MarkReadyWork, MarkedReady, PullRequestClosed, milestone::Fact,
 };
@@ -38,28 +38,26 @@ pub(super) async fn mark_ready(
         worker.link.report_durably(version, fact).await;
         return Ok(());
     }
-    expect_head(&pull, &work.sha)?;
+    if let Some(fact) = worker.moved(&pull, &work.sha).await? {
+        worker.hand_over();
+        worker.link.report_durably(version, fact).await;
+        return Ok(());
+    }
+    let checks = worker.github.checks(&work.sha).await?;
     worker.link.writable().await;
     if pull.draft {
         let now = worker.github.mark_ready(&pull).await?;
-        if let Err(moved) = expect_head(&now, &work.sha) {
+        if let Some(fact) = worker.moved(&now, &work.sha).await? {
             worker.github.convert_to_draft(&now).await?;
-            return Err(moved);
+            worker.hand_over();
+            worker.link.report_durably(version, fact).await;
+            return Ok(());
         }
     }
-    let checks = worker.github.checks(&work.sha).await?;
-    let succeeded = match mainloop_github::verdict(&checks) {
-        Verdict::Passed { succeeded, .. } => succeeded,
-        // A person or policy took it without checks.
-        Verdict::Absent
-        | Verdict::OnlySkipped
-        | Verdict::Pending { .. }
-        | Verdict::Failed { .. } => 0,
-    };
     let body = text::ready_comment(&text::Ready {
         summary: &worker.task.summary,
         sha: &work.sha,
-        succeeded,
+        verdict: &mainloop_github::verdict(&checks),
         fixes: u32::try_from(worker.task.ci_attempts).unwrap_or(0),
         cost: Some(worker.cost_usd()),
         task: &worker.task.short_id,
@@ -77,17 +75,4 @@ pub(super) async fn mark_ready(
         .report_durably(version, Fact::MarkedReady(fact))
         .await;
     Ok(())
-}
-
-fn expect_head(pull: &PullRef, sha: &str) -> Result<(), Failure> {
-    if pull.head_sha == sha {
-        return Ok(());
-    }
-    Err(Failure::lasting(
-        FailureClass::Github,
-        format!(
-            "the pull request's head is {}, but {sha} is the one that is green: somebody else pushed to it",
-            pull.head_sha
-        ),
-    ))
 }

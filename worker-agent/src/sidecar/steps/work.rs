@@ -119,6 +119,7 @@ async fn finish(
     summary: String,
 ) -> Result<(), Failure> {
     worker.link.writable().await;
+    worker.renew();
     let published = harness.publish(text::title(&worker.task.title)).await;
     worker.drain_proxy_events(version);
     published.map_err(Failure::git)?;

@@ -1,11 +1,14 @@
 //! A turn of Claude in the harness, with everything that comes meanwhile: its questions, its pushes, people's words.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use mainloop_github::text;
 use mainloop_proto::v1::{
-    BlockerReported, Command, FailureClass, LogSource, ModelCredentialKind, ProgressNoted,
-    QuestionAsked, SessionStarted, command::What, milestone::Fact,
+    AnswerCommand, BlockerReported, Command, FailureClass, LogSource, ModelCredentialKind,
+    ProgressNoted, QuestionAsked, SessionStarted, command::What, milestone::Fact,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -24,6 +27,12 @@ use crate::{
 
 /// How long the CLI may take to exit when asked to; then it is killed with what is left of the step.
 const EXIT: Duration = Duration::from_secs(5);
+
+/// Questions and blockers of one attempt that reach a person, at most. Behind them is something that goes in circles.
+const MAX_ASKED: u32 = 64;
+/// What Claude is told then.
+const ASKED_ENOUGH: &str =
+    "Nobody can be asked any more: there were too many questions. Decide yourself.";
 
 /// Takes the plan that a turn comes up with.
 pub(crate) trait PlanKeeper {
@@ -60,7 +69,6 @@ pub(crate) struct Conversation {
     driver: Driver,
     handle: Handle,
     events: mpsc::Receiver<Event>,
-    notices: Option<mpsc::Receiver<Notice>>,
     open: VecDeque<Open>,
 }
 
@@ -165,7 +173,6 @@ impl Worker {
                     driver,
                     handle,
                     events,
-                    notices: self.host.take_notices(),
                     open: VecDeque::new(),
                 })
             }
@@ -193,7 +200,6 @@ impl Worker {
             driver,
             handle,
             events,
-            notices,
             open,
         } = conversation;
         let turn = driver.turn(prompt);
@@ -212,24 +218,16 @@ impl Worker {
                     }
                 }
                 Some(command) = self.commands.recv() => self.tell(handle, open, command, talk.version).await,
-                Some(notice) = read(notices) => self.noticed(notice),
+                Some(notice) = notice(&mut self.host.notices) => self.noticed(notice),
                 end = &mut turn => return Ok(end),
             }
         }
     }
 
     /// Ends the CLI, so that its transcript is whole.
-    pub(crate) async fn hang_up(&mut self, conversation: Conversation) {
-        let Conversation {
-            driver,
-            handle,
-            notices,
-            ..
-        } = conversation;
+    pub(crate) async fn hang_up(&self, conversation: Conversation) {
         // Whether it exits or not, the end of the step leaves no process.
-        let _ = tokio::time::timeout(EXIT, handle.end()).await;
-        drop(driver);
-        self.host.return_notices(notices);
+        let _ = tokio::time::timeout(EXIT, conversation.handle.end()).await;
     }
 
     async fn heard(
@@ -248,9 +246,12 @@ impl Worker {
                 is_error: true,
                 summary,
             } => log(LogSource::Tool, format!("failed: {summary}")),
+            Event::Progress(text) if !self.progress.take(Instant::now()) => {
+                log(LogSource::Claude, text);
+            }
             Event::Progress(text) => {
                 let fact = ProgressNoted { text };
-                self.link.report(talk.version, Fact::ProgressNoted(fact));
+                self.link.note(talk.version, Fact::ProgressNoted(fact));
             }
             Event::Retry {
                 attempt,
@@ -282,11 +283,16 @@ impl Worker {
                     questions: questions.iter().map(question).collect(),
                     context: context.unwrap_or_default(),
                 });
-                let texts = questions
-                    .into_iter()
-                    .map(|question| question.question)
-                    .collect();
-                self.ask(talk.version, open, wire_id, id, texts, fact);
+                let asked = Open {
+                    id: wire_id,
+                    driver_id: id,
+                    questions: questions
+                        .into_iter()
+                        .map(|question| question.question)
+                        .collect(),
+                    fact,
+                };
+                self.ask(talk.version, handle, open, asked).await;
             }
             Event::Blocker {
                 id,
@@ -301,12 +307,21 @@ impl Worker {
                     what: what.clone(),
                     detail,
                 });
-                self.ask(talk.version, open, wire_id, id, vec![what], fact);
+                let asked = Open {
+                    id: wire_id,
+                    driver_id: id,
+                    questions: vec![what],
+                    fact,
+                };
+                self.ask(talk.version, handle, open, asked).await;
             }
-            Event::Withdrawn { id } => open.retain(|asked| asked.driver_id != id),
+            Event::Withdrawn { id } => {
+                if let Some(next) = withdraw(open, &id) {
+                    self.link.report(talk.version, next);
+                }
+            }
             Event::Plan { text } => {
                 keeper.keep(self, text).await?;
-                self.hand_over();
                 // An error means that the turn is over already.
                 let _ = handle.plan_stored().await;
             }
@@ -325,24 +340,19 @@ impl Worker {
     }
 
     /// Asks a person, one thing at a time.
-    fn ask(
-        &self,
-        version: i64,
-        open: &mut VecDeque<Open>,
-        id: String,
-        driver_id: String,
-        questions: Vec<String>,
-        fact: Fact,
-    ) {
-        if open.is_empty() {
-            self.link.report(version, fact.clone());
+    async fn ask(&self, version: i64, handle: &Handle, open: &mut VecDeque<Open>, asked: Open) {
+        if self.asked > MAX_ASKED {
+            let replies = vec![ASKED_ENOUGH.to_owned(); asked.questions.len()];
+            // An error means that Claude no longer waits.
+            let _ = handle
+                .answer(&asked.driver_id, Answer::Replies(replies))
+                .await;
+            return;
         }
-        open.push_back(Open {
-            id,
-            driver_id,
-            questions,
-            fact,
-        });
+        if open.is_empty() {
+            self.link.report(version, asked.fact.clone());
+        }
+        open.push_back(asked);
     }
 
     async fn tell(
@@ -367,10 +377,7 @@ impl Worker {
                     self.keep(command);
                     return;
                 };
-                let mut replies = answer.answers;
-                if replies.is_empty() {
-                    replies = vec![answer.text.clone()];
-                }
+                let replies = replies(answer, asked.questions.len());
                 for (question, reply) in asked.questions.iter().zip(&replies) {
                     self.words.push(mainloop_proto::v1::HumanWord {
                         question: question.clone(),
@@ -391,7 +398,7 @@ impl Worker {
         self.link.done(&command.id);
     }
 
-    fn noticed(&self, notice: Notice) {
+    pub(super) fn noticed(&self, notice: Notice) {
         match notice {
             Notice::SetupOutput(line) => self.link.log(LogSource::Harness, line),
             // Only what the git proxy saw counts.
@@ -463,6 +470,35 @@ impl Worker {
     }
 }
 
+/// Takes a question back that Claude no longer waits for. The next one's fact, where that one was before a person.
+fn withdraw(open: &mut VecDeque<Open>, driver_id: &str) -> Option<Fact> {
+    let at = open.iter().position(|asked| asked.driver_id == driver_id)?;
+    open.remove(at);
+    if at > 0 {
+        return None;
+    }
+    open.front().map(|next| next.fact.clone())
+}
+
+/// A reply for each question: what was chosen, with what was written beside it.
+pub(super) fn replies(answer: AnswerCommand, questions: usize) -> Vec<String> {
+    let AnswerCommand {
+        mut answers, text, ..
+    } = answer;
+    if answers.is_empty() {
+        return vec![text; questions.max(1)];
+    }
+    if !text.is_empty()
+        && let Some(last) = answers.last_mut()
+    {
+        if !last.is_empty() {
+            last.push('\n');
+        }
+        last.push_str(&text);
+    }
+    answers
+}
+
 enum Opening {
     SessionLost,
     Failed(Failure),
@@ -474,7 +510,8 @@ impl From<Failure> for Opening {
     }
 }
 
-async fn read(notices: &mut Option<mpsc::Receiver<Notice>>) -> Option<Notice> {
+/// The next thing that the harness says unasked, where there is one.
+pub(super) async fn notice(notices: &mut Option<mpsc::Receiver<Notice>>) -> Option<Notice> {
     match notices {
         Some(notices) => notices.recv().await,
         None => std::future::pending().await,
@@ -504,5 +541,48 @@ fn blocker(kind: BlockerKind) -> &'static str {
         BlockerKind::Tooling => "tooling",
         BlockerKind::Requirements => "requirements",
         BlockerKind::Other => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(id: &str) -> Open {
+        Open {
+            id: format!("1-{id}"),
+            driver_id: id.to_owned(),
+            questions: vec![id.to_owned()],
+            fact: Fact::ProgressNoted(ProgressNoted {
+                text: id.to_owned(),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_question_behind_a_withdrawn_one_is_asked() {
+        let mut open: VecDeque<Open> = ["a", "b", "c"].map(asked).into();
+        // Nobody has been asked this one yet.
+        assert_eq!(withdraw(&mut open, "b"), None);
+        assert_eq!(withdraw(&mut open, "a"), Some(asked("c").fact));
+        assert_eq!(withdraw(&mut open, "a"), None);
+        assert_eq!(withdraw(&mut open, "c"), None);
+        assert!(open.is_empty());
+    }
+
+    #[test]
+    fn words_beside_a_choice_reach_claude() {
+        let replies = |answers: &[&str], text: &str, questions| {
+            let answer = AnswerCommand {
+                question_id: String::new(),
+                answers: answers.iter().map(ToString::to_string).collect(),
+                text: text.to_owned(),
+            };
+            super::replies(answer, questions)
+        };
+        assert_eq!(replies(&["x", "y"], "", 2), ["x", "y"]);
+        assert_eq!(replies(&["x", "y"], "but small", 2), ["x", "y\nbut small"]);
+        assert_eq!(replies(&[], "both", 2), ["both", "both"]);
+        assert_eq!(replies(&[""], "own words", 1), ["own words"]);
     }
 }

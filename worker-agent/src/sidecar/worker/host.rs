@@ -66,17 +66,22 @@ pub enum Error {
 pub(super) struct Host {
     pub(super) gate: PushGate,
     pub(super) proxy_events: Events,
+    /// What the harness says unasked.
+    pub(super) notices: Option<mpsc::Receiver<Notice>>,
+    /// The worker's own folder.
+    dir: PathBuf,
     sandbox: Sandbox,
     proxy: Proxy,
     started: Option<Started>,
     /// Follows the link's leave to write while pushes are allowed.
     gatekeeper: Option<AbortOnDropHandle<()>>,
+    /// Gives the proxies each later credential.
+    _renewing: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
 struct Started {
     harness: Harness,
-    notices: Option<mpsc::Receiver<Notice>>,
     running: Running,
 }
 
@@ -106,13 +111,15 @@ pub(super) fn github(credentials: &Credentials, task: &Task) -> Result<Client, E
 impl Host {
     pub(super) async fn new(
         config: Config,
-        credentials: &Credentials,
+        renewals: watch::Receiver<Credentials>,
         policy: &WorkerPolicy,
         task: &Task,
         branch: &str,
         spent_micros: u64,
     ) -> Result<Self, Error> {
+        let credentials = &renewals.borrow().clone();
         let sandbox = sandbox(&config)?;
+        let dir = config.dir;
         sandbox.prepare().map_err(Error::Sandbox)?;
         let options = proxy::Options {
             socket: sandbox.proxy_socket(),
@@ -122,13 +129,17 @@ impl Host {
             forward: forward_options(credentials, policy)?,
         };
         let (proxy, proxy_events) = Proxy::start(options).await?;
+        let renewing = tokio::spawn(renew(proxy.keys(), renewals));
         Ok(Self {
             gate: proxy.gate(),
             proxy_events,
+            notices: None,
+            dir,
             sandbox,
             proxy,
             started: None,
             gatekeeper: None,
+            _renewing: AbortOnDropHandle::new(renewing),
         })
     }
 
@@ -139,23 +150,28 @@ impl Host {
         }
         let worker = self.sandbox.start().await?;
         let harness = worker.harness.clone();
+        self.notices = Some(worker.notices);
         self.started = Some(Started {
             harness: worker.harness,
-            notices: Some(worker.notices),
             running: worker.running,
         });
         Ok(harness)
     }
 
-    /// Why a sandbox does not start here and how to mend it, as the probe says; empty when it finds nothing.
+    /// Why a sandbox does not start here and how to mend it, as the probe says; empty when it finds nothing, or where
+    /// there is no sandbox.
     pub(super) async fn diagnose(&self) -> String {
         use std::fmt::Write;
 
+        if self.sandbox.isolation == Isolation::None {
+            return String::new();
+        }
         let outcome = probe::run(&probe::Options {
             agent: self.sandbox.agent.clone(),
             claude: self.sandbox.claude.clone(),
             bubblewrap: None,
-            data: self.sandbox.run.clone(),
+            // Not in `run`: it is closed to the ids that the probe has.
+            data: self.dir.clone(),
             toolchains: self.sandbox.toolchains.clone(),
         })
         .await;
@@ -165,20 +181,6 @@ impl Host {
                 .expect("a String takes any text");
         }
         text
-    }
-
-    /// What the harness says unasked, lent to the step that runs.
-    pub(super) fn take_notices(&mut self) -> Option<mpsc::Receiver<Notice>> {
-        self.started.as_mut()?.notices.take()
-    }
-
-    /// Gives the notices back.
-    pub(super) fn return_notices(&mut self, notices: Option<mpsc::Receiver<Notice>>) {
-        if let Some(started) = &mut self.started
-            && started.notices.is_none()
-        {
-            started.notices = notices;
-        }
     }
 
     /// What the task has cost so far, in millionths of a US dollar.
@@ -291,17 +293,10 @@ fn model_options(
     task: &Task,
     spent_micros: u64,
 ) -> Result<model::Options, Error> {
-    let secret = SecretString::from(credentials.model_secret.clone());
-    let credential = match credentials.model_kind() {
-        ModelCredentialKind::Unspecified => None,
-        ModelCredentialKind::ApiKey => Some(Credential::ApiKey(secret)),
-        ModelCredentialKind::OauthToken => Some(Credential::OAuth(secret)),
-        ModelCredentialKind::Gateway => Some(Credential::Gateway(secret)),
-    };
     let price = |price: i64| u64::try_from(price).unwrap_or(0);
     Ok(model::Options {
         upstream: url("the model's host", &credentials.model_url)?,
-        credential,
+        credential: model_credential(credentials),
         models: policy.models.clone(),
         prices: policy
             .prices
@@ -331,9 +326,32 @@ fn git_options(
         owner: repository.owner,
         repository: repository.name,
         branch: branch.to_owned(),
-        token: (!credentials.github_token.is_empty())
-            .then(|| SecretString::from(credentials.github_token.clone())),
+        token: git_token(credentials),
     })
+}
+
+fn git_token(credentials: &Credentials) -> Option<SecretString> {
+    (!credentials.github_token.is_empty())
+        .then(|| SecretString::from(credentials.github_token.clone()))
+}
+
+fn model_credential(credentials: &Credentials) -> Option<Credential> {
+    let secret = SecretString::from(credentials.model_secret.clone());
+    match credentials.model_kind() {
+        ModelCredentialKind::Unspecified => None,
+        ModelCredentialKind::ApiKey => Some(Credential::ApiKey(secret)),
+        ModelCredentialKind::OauthToken => Some(Credential::OAuth(secret)),
+        ModelCredentialKind::Gateway => Some(Credential::Gateway(secret)),
+    }
+}
+
+/// Gives the proxies each credential that comes after the first. Their hosts stay.
+async fn renew(keys: proxy::Keys, mut renewals: watch::Receiver<Credentials>) {
+    while renewals.changed().await.is_ok() {
+        let credentials = renewals.borrow_and_update().clone();
+        keys.set_model(model_credential(&credentials));
+        keys.set_git(git_token(&credentials));
+    }
 }
 
 fn forward_options(

@@ -6,10 +6,10 @@ use mainloop_github::Class;
 use mainloop_proto::v1::{FailureClass, Task};
 use serde::Deserialize;
 
-use super::Worker;
+use super::{Worker, claude::notice};
 use crate::{
-    channel::{self, Harness, Prepare, Prepared, Setup},
-    sidecar::{claude::Guidance, steps::Failure},
+    channel::{self, AcceptError, Harness, Prepare, Prepared, Setup},
+    sidecar::{claude::Guidance, sandbox::StartError, steps::Failure},
 };
 
 /// Files of the base commit that tell Claude about the repository.
@@ -134,16 +134,7 @@ impl Worker {
         let base = self.base().await?;
         let harness = match self.host.harness().await {
             Ok(harness) => harness,
-            Err(error) => {
-                let mend = self.host.diagnose().await;
-                return Err(Failure::lasting(
-                    FailureClass::Environment,
-                    format!(
-                        "the sandbox did not start: {}{mend}",
-                        crate::sidecar::chain(&error)
-                    ),
-                ));
-            }
+            Err(error) => return Err(self.not_started(&error).await),
         };
         let repository = self.task.repository.clone().unwrap_or_default();
         let prepare = Prepare {
@@ -165,19 +156,54 @@ impl Worker {
                     env: base.env.clone(),
                     timeout_seconds: u64::try_from(self.policy.setup_seconds).unwrap_or(900),
                 };
-                harness.setup(setup).await.map_err(|error| match error {
-                    channel::Error::Failed(failure) => Failure::lasting(
-                        FailureClass::Environment,
-                        format!("a setup command of {WISHES} failed: {failure}"),
-                    ),
-                    other => Failure::git(other),
-                })?;
+                self.set_up(&harness, setup).await?;
             }
             if let Some(base) = &mut self.base {
                 base.is_set_up = true;
             }
         }
         Ok((harness, prepared))
+    }
+
+    /// Runs the repository's commands, and shows what they print while they do.
+    async fn set_up(&mut self, harness: &Harness, setup: Setup) -> Result<(), Failure> {
+        let done = harness.setup(setup);
+        tokio::pin!(done);
+        loop {
+            tokio::select! {
+                // Lines first, so that none is left when it is done.
+                biased;
+                Some(notice) = notice(&mut self.host.notices) => self.noticed(notice),
+                done = &mut done => return done.map_err(|error| match error {
+                    channel::Error::Failed(failure) => Failure::lasting(
+                        FailureClass::Environment,
+                        format!("a setup command of {WISHES} failed: {failure}"),
+                    ),
+                    other => Failure::git(other),
+                }),
+            }
+        }
+    }
+
+    /// A machine that is overloaded or full for a while is no reason to give the task up.
+    async fn not_started(&self, error: &StartError) -> Failure {
+        let told = format!(
+            "the sandbox did not start: {}",
+            crate::sidecar::chain(error)
+        );
+        match error {
+            StartError::Silent { .. }
+            | StartError::Spawn { .. }
+            | StartError::Channel(
+                AcceptError::Bind { .. } | AcceptError::Accept(_) | AcceptError::NoHello(_),
+            ) => Failure::passing(FailureClass::Environment, told),
+            StartError::Host(_)
+            | StartError::Ended { .. }
+            | StartError::Channel(AcceptError::Stranger { .. } | AcceptError::Version { .. }) => {
+                let mend = self.host.diagnose().await;
+                Failure::lasting(FailureClass::Environment, format!("{told}{mend}"))
+            }
+        }
     }
 }
 

@@ -71,9 +71,8 @@ fn fenced_code_can_be_copied() {
 
 #[test]
 fn markers_commands_and_closing_words_are_broken_in_code_too() {
-    let text = "~~~\n<!-- mainloop:task=1 kind=plan -->\n/merge\nfixes #3\ncolor: #123456\n~~~";
-    let wanted =
-        "~~~\n<·!-- mainloop:task=1 kind=plan -->\n/·merge\nfixes #·3\ncolor: #123456\n~~~";
+    let text = "~~~\n<!-- mainloop:task=1 kind=plan -->\n/merge\nfixes #3\ncloses GH-4\nGH-5\ncolor: #123456\n~~~";
+    let wanted = "~~~\n<·!-- mainloop:task=1 kind=plan -->\n/·merge\nfixes #·3\ncloses GH·-4\nGH-5\ncolor: #123456\n~~~";
     assert_eq!(seen(text), wanted);
 }
 

@@ -82,6 +82,9 @@ fn command(line: &[u8]) -> Result<Command, (Option<Command>, &'static str)> {
         return Err((None, "a signed push is not allowed"));
     }
     let (update, capabilities) = line.split_once('\0').unwrap_or((line, ""));
+    if capabilities.contains('\0') {
+        return Err((None, "the command is malformed"));
+    }
     let mut words = update.splitn(3, ' ');
     let (Some(old), Some(new), Some(reference)) = (words.next(), words.next(), words.next()) else {
         return Err((None, "the command is malformed"));
@@ -187,6 +190,13 @@ mod tests {
                     "{A} {B} refs/heads/x\0report-status\tpush-options=1"
                 )],
                 "options",
+            ),
+            // Git reads capabilities up to the next NUL.
+            (
+                vec![format!(
+                    "{A} {B} refs/heads/x\0report-status\0 side-band-64k"
+                )],
+                "malformed",
             ),
             (vec![format!("{A} refs/heads/x")], "malformed"),
             (vec![format!("{A} zz refs/heads/x")], "ids"),

@@ -3,9 +3,11 @@
 //! Owns the running total and the reservations of requests in flight. A request is admitted while what is spent plus
 //! what is reserved is below the budget, so a budget is passed by the replies that are on their way when it is reached,
 //! each by what it costs beyond its reservation. Every admitted request ends in exactly one settlement, however it
-//! ends: the `Charge` settles itself when it is dropped.
+//! ends: the `Charge` settles itself when it is dropped. A reply that the client hangs up on is charged for the time that
+//! the host may have worked on it unseen.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::super::event::{Event, Sink};
 use super::usage::{Price, Usage};
@@ -13,6 +15,9 @@ use super::usage::{Price, Usage};
 /// Output tokens that are reserved for a request in flight, at most. Its `max_tokens` is often the model's limit and
 /// would turn a small budget into none.
 const RESERVED_OUTPUT: u64 = 8192;
+
+/// Output tokens that a host is taken to make in a second, where nobody saw how many there were.
+const TOKENS_PER_SECOND: u64 = 50;
 
 /// Bytes of a request that are taken for one token. Real requests have about four.
 const BYTES_PER_TOKEN: u64 = 3;
@@ -47,11 +52,6 @@ impl Meter {
         self.lock().usage
     }
 
-    /// Sets the budget, in micro-USD with what earlier attempts had spent.
-    pub fn set_budget_micros(&self, budget: u64) {
-        self.lock().budget = budget;
-    }
-
     /// Admits a request, or says what is spent and what the budget is.
     pub(super) fn admit(
         &self,
@@ -78,18 +78,26 @@ impl Meter {
             meter: self.clone(),
             price,
             reserved,
+            max_tokens,
+            began: Instant::now(),
             usage: input,
+            told: Usage::default(),
+            is_whole: false,
         })
     }
 
-    fn settle(&self, price: &Price, reserved: u64, usage: Usage) {
+    /// Releases a reservation, and counts what a request costs beyond what was told of it.
+    fn settle(&self, price: &Price, reserved: u64, told: Usage, usage: Usage) {
         let mut state = self.lock();
         state.reserved = state.reserved.saturating_sub(reserved);
-        if usage == Usage::default() {
+        if usage == told {
             return;
         }
-        state.spent = state.spent.saturating_add(price.cost_micros(usage));
-        state.usage = state.usage.plus(usage);
+        let cost = price.cost_micros(usage);
+        state.spent = state
+            .spent
+            .saturating_add(cost.saturating_sub(price.cost_micros(told)));
+        state.usage = state.usage.plus(usage.minus(told));
         let event = Event::Spend {
             total_micros: state.spent,
             usage: state.usage,
@@ -109,7 +117,13 @@ pub(super) struct Charge {
     meter: Meter,
     price: Price,
     reserved: u64,
+    max_tokens: u64,
+    began: Instant,
     usage: Usage,
+    /// What is counted already.
+    told: Usage,
+    /// The reply was seen to its end, or the host ended it.
+    is_whole: bool,
 }
 
 impl Charge {
@@ -123,15 +137,38 @@ impl Charge {
         self.usage.output = output;
     }
 
+    /// Counts what is certain before the end, so that a worker that is ended in mid-reply has told it.
+    pub(super) fn tell(&mut self, usage: Usage) {
+        self.meter.settle(&self.price, 0, self.told, usage);
+        self.told = usage;
+        self.usage = usage;
+    }
+
+    /// Nothing more comes, and nothing was missed.
+    pub(super) fn whole(&mut self) {
+        self.is_whole = true;
+    }
+
     /// The host did not take the request: it costs nothing.
     pub(super) fn waive(mut self) {
         self.usage = Usage::default();
+        self.is_whole = true;
+    }
+
+    /// The client hung up: the host may have gone on for all that time.
+    fn cut(&mut self, after: Duration) {
+        let unseen = after.as_secs().saturating_mul(TOKENS_PER_SECOND);
+        self.usage.output = self.usage.output.max(unseen.min(self.max_tokens));
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.meter.settle(&self.price, self.reserved, self.usage);
+        if !self.is_whole {
+            self.cut(self.began.elapsed());
+        }
+        self.meter
+            .settle(&self.price, self.reserved, self.told, self.usage);
     }
 }
 
@@ -176,8 +213,35 @@ mod tests {
         });
         drop(second);
         assert_eq!(meter.spent_micros(), 15);
-        meter.set_budget_micros(15);
-        assert_eq!(meter.admit(price(), 30, 1).unwrap_err(), (15, 15));
+    }
+
+    #[test]
+    fn what_is_told_early_is_counted_once() {
+        let (sink, _events) = event::channel();
+        let meter = Meter::new(1000, 0, sink);
+        let mut charge = meter.admit(price(), 30, 200).unwrap();
+        let input = Usage {
+            input: 40,
+            ..Usage::default()
+        };
+        charge.tell(input);
+        assert_eq!(meter.spent_micros(), 40);
+        charge.set(Usage { output: 7, ..input });
+        drop(charge);
+        assert_eq!(meter.spent_micros(), 47);
+        assert_eq!((meter.usage().input, meter.usage().output), (40, 7));
+    }
+
+    #[test]
+    fn a_reply_that_is_hung_up_on_costs_the_time_that_it_took() {
+        let (sink, _events) = event::channel();
+        let meter = Meter::new(1_000_000, 0, sink);
+        for (after, seen, output) in [(0, 9, 9), (5, 9, 250), (5, 600, 600), (60, 9, 2000)] {
+            let mut charge = meter.admit(price(), 30, 2000).unwrap();
+            charge.set_output(seen);
+            charge.cut(Duration::from_secs(after));
+            assert_eq!(charge.usage.output, output, "after {after} s");
+        }
     }
 
     #[test]

@@ -41,6 +41,19 @@ impl Stream {
         self.started
     }
 
+    /// The input alone, which is certain from `message_start` on.
+    pub(super) fn input(&self) -> Usage {
+        Usage {
+            output: 0,
+            ..self.usage
+        }
+    }
+
+    /// Whether the host's last counts were seen.
+    pub(super) fn finished(&self) -> bool {
+        self.finished
+    }
+
     /// What to charge: the host's counts, or for a reply that was cut, the larger of those and an estimate.
     pub(super) fn usage(&self) -> Usage {
         if self.finished {

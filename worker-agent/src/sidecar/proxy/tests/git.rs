@@ -4,7 +4,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -328,4 +328,131 @@ async fn a_token_that_is_not_accepted_is_told_and_git_asks_for_no_password() {
         "{said}"
     );
     assert_eq!(world.event().await, Event::GitUnauthorized { status: 401 });
+}
+
+/// A host that reads heads alone: it answers each request as soon as its head is there, and tells the head.
+async fn heads() -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let (told, heads) = tokio::sync::mpsc::channel(8);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                told.send(String::from_utf8(head).unwrap()).await.unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                    .await
+                    .unwrap();
+                // Until the proxy hangs up: a connection that is closed too early fails its request.
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+            });
+        }
+    });
+    (address, heads)
+}
+
+/// The command section of a push to the task's branch.
+fn update() -> Vec<u8> {
+    let line = format!(
+        "{} {} refs/heads/mainloop/task\0report-status\n",
+        "0".repeat(40),
+        "a".repeat(40)
+    );
+    format!("{:04x}{line}0000", line.len() + 4).into_bytes()
+}
+
+#[tokio::test]
+async fn a_head_never_promises_another_body_than_the_one_that_is_sent() {
+    let (host, mut heads) = heads().await;
+    let world = World::new(host, |_| {}).await;
+    world.proxy.gate().open();
+    let request = |method: Method, service: &str, body: Vec<u8>| {
+        Request::builder()
+            .method(method)
+            .uri(format!("/git/o/r.git{service}"))
+            .header("host", "localhost")
+            .header("content-type", "x")
+            .body(Full::from(body))
+            .unwrap()
+    };
+    let fetch = "/info/refs?service=git-upload-pack";
+    let refused = world
+        .send(request(Method::GET, fetch, b"GET /".to_vec()))
+        .await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    let push = [update(), b"PACK".to_vec()].concat();
+    let length = push.len();
+    for (method, service, body, expected) in [
+        (Method::GET, fetch, Vec::new(), None),
+        (
+            Method::POST,
+            "/git-upload-pack",
+            b"0009done\n".to_vec(),
+            Some(9),
+        ),
+        // Only the flush of a probe goes on.
+        (
+            Method::POST,
+            "/git-receive-pack",
+            b"0000GET /".to_vec(),
+            Some(4),
+        ),
+        (Method::POST, "/git-receive-pack", push, Some(length)),
+    ] {
+        let answer = world.send(request(method.clone(), service, body)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{method} {service}");
+        let head = heads.recv().await.unwrap().to_ascii_lowercase();
+        let told = |name: &str| {
+            head.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                .map(str::to_owned)
+        };
+        assert_eq!(
+            told("content-length"),
+            expected.map(|length| length.to_string()),
+            "{method} {service}"
+        );
+        assert_eq!(told("transfer-encoding"), None, "{method} {service}");
+        assert_eq!(told("content-type").is_some(), method == Method::POST);
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_was_not_sent_whole_is_cut_when_the_gate_closes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut world = World::new(listener.local_addr().unwrap(), |_| {}).await;
+    world.proxy.gate().open();
+    let mut client = UnixStream::connect(&world.socket).await.unwrap();
+    let begun = update();
+    let head = format!(
+        "POST /git/o/r.git/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        begun.len() + 1
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(&begun).await.unwrap();
+    let (mut host, _) = listener.accept().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(&begun) {
+        host.read_buf(&mut seen).await.unwrap();
+    }
+    world.proxy.gate().close();
+    // Another step may open it again before anything else happens.
+    world.proxy.gate().open();
+    let rest = tokio::time::timeout(PATIENCE, host.read_to_end(&mut seen)).await;
+    // An end or a reset, and not a byte more.
+    let _ = rest.expect("the push went on");
+    assert!(seen.ends_with(&begun));
+    assert!(matches!(
+        world.event().await,
+        Event::PushRefused {
+            reference: Some(_),
+            ..
+        }
+    ));
 }

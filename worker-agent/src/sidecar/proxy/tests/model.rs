@@ -59,11 +59,13 @@ async fn the_credential_is_put_in_and_the_harness_headers_are_sorted() {
     assert_eq!(world.send(message("")).await.status(), StatusCode::OK);
     world
         .proxy
-        .set_model_credential(Credential::OAuth("oauth".into()));
+        .keys()
+        .set_model(Some(Credential::OAuth("oauth".into())));
     world.send(message("")).await;
     world
         .proxy
-        .set_model_credential(Credential::Gateway("gateway".into()));
+        .keys()
+        .set_model(Some(Credential::Gateway("gateway".into())));
     world.send(message("")).await;
 
     let seen = seen.lock().unwrap();
@@ -192,9 +194,7 @@ async fn at_the_budget_requests_are_turned_away_for_good() {
             budget_micros: 4000
         }
     );
-    world.proxy.meter().set_budget_micros(10_000);
-    assert_eq!(world.send(message("")).await.status(), StatusCode::OK);
-    assert_eq!(seen.lock().unwrap().len(), 2);
+    assert_eq!(seen.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -205,6 +205,16 @@ async fn what_policy_refuses_never_reaches_the_host() {
     assert_eq!(refused.status(), StatusCode::FORBIDDEN);
     assert!(text(refused).await.contains("mcp_servers"));
     assert!(matches!(world.event().await, Event::ModelRefused { .. }));
+    // The reason quotes what was wrong, and is kept.
+    let long = format!(r#","speed":"{}""#, "x".repeat(1 << 20));
+    assert_eq!(
+        world.send(message(&long)).await.status(),
+        StatusCode::FORBIDDEN
+    );
+    match world.event().await {
+        Event::ModelRefused { reason } => assert!(reason.len() < 300, "{} bytes", reason.len()),
+        other => panic!("{other:?}"),
+    }
     for (method, path, status) in [
         (Method::GET, "/v1/messages", StatusCode::METHOD_NOT_ALLOWED),
         (Method::POST, "/v1/files", StatusCode::NOT_FOUND),
