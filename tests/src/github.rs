@@ -218,6 +218,11 @@ impl GitHub {
         self.hub.lock().faults.clone()
     }
 
+    /// All is well again: no fault is left.
+    pub fn mend(&self) {
+        self.hub.change(|site| site.faults.clear());
+    }
+
     /// Looks at the site as it is now. The site stands still meanwhile: be quick.
     pub fn read<T>(&self, look: impl FnOnce(&Site) -> T) -> T {
         look(&self.hub.lock())

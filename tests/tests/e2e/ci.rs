@@ -170,9 +170,10 @@ async fn a_closed_pull_request_is_seen_while_checks_cannot_be_read() -> Result<(
     let number = u64::try_from(task.now().pull_request.unwrap_or_default().number)?;
     world
         .github()
-        .fault(Fault::new("GET", "/check-runs", FaultKind::Status(502)).times(8));
+        .fault(Fault::new("GET", "/check-runs", FaultKind::Status(502)).times(1_000));
     world.github().person(PERSON).close("ada/calc", number)?;
     task.expect_state(TaskState::Cancelled).await?;
+    world.github().mend();
     world.end().await
 }
 
