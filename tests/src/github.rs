@@ -186,6 +186,11 @@ impl GitHub {
         })
     }
 
+    /// Refuses each push to a repository from now on, with the words of a protection rule or a hook.
+    pub fn refuse_pushes(&self, repo: &str, words: &str) -> anyhow::Result<()> {
+        self.act(|site| Ok(git::set_rule(&site.repo_mut(repo)?.dir, words)?))
+    }
+
     /// A commit status by another service: `error`, `failure`, `pending` or `success`.
     pub fn post_status(
         &self,

@@ -63,6 +63,7 @@ pub(super) fn create_repo(site: &mut Site, new: &NewRepo<'_>) -> Result<()> {
         private: new.private,
         archived: false,
         has_issues: true,
+        drafts: true,
         default_branch: "main".to_owned(),
         collaborators: [(new.owner.to_owned(), Role::Admin)].into(),
         labels: labels.into(),
@@ -352,6 +353,11 @@ pub(super) fn create_pull(
     let Some(head_sha) = repo.branch(head).map(str::to_owned) else {
         return Err(Problem::field("PullRequest", "head", "invalid"));
     };
+    if new.draft && !repo.drafts {
+        return Err(Problem::unprocessable(
+            "Draft pull requests are not supported in this repository.".to_owned(),
+        ));
+    }
     if repo
         .pulls()
         .any(|(issue, pull)| issue.open && pull.head == head && pull.base == new.base)

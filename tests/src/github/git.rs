@@ -117,6 +117,11 @@ fn text(dir: &Path, args: &[&str]) -> Result<String> {
 }
 
 /// A bare repository that serves partial clones, and refuses pushes to the refs that GitHub keeps for itself.
+/// From now on each push is refused with these words, as a protection rule or a hook would.
+pub(super) fn set_rule(dir: &Path, words: &str) -> Result<()> {
+    run(dir, &["config", "emulator.rule", words]).map(drop)
+}
+
 pub(super) fn init(dir: &Path, default_branch: &str) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| GitError(format!("create {}: {e}", dir.display())))?;
     run(
@@ -142,8 +147,10 @@ pub(super) fn init(dir: &Path, default_branch: &str) -> Result<()> {
     write().map_err(|e| GitError(format!("write {}: {e}", hook.display())))
 }
 
-/// GitHub refuses a push that touches a workflow when the token may not change workflows.
+/// GitHub refuses a push by a rule of the repository, and one that touches a workflow when the token may not change
+/// workflows.
 const PRE_RECEIVE: &str = r#"#!/bin/sh
+rule=$(git config emulator.rule) && { echo "$rule" >&2; exit 1; }
 [ -n "$EMULATOR_NO_WORKFLOWS" ] || exit 0
 empty=$(git hash-object -t tree /dev/null)
 while read -r old new ref; do

@@ -53,6 +53,7 @@ pub struct Request {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent settings")]
 pub struct Repo {
     pub id: u64,
     pub owner: String,
@@ -60,6 +61,8 @@ pub struct Repo {
     pub private: bool,
     pub archived: bool,
     pub has_issues: bool,
+    /// Draft pull requests can be opened; not so in private repositories of some plans.
+    pub drafts: bool,
     pub default_branch: String,
     pub collaborators: BTreeMap<String, Role>,
     pub labels: Vec<Label>,

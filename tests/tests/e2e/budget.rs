@@ -59,3 +59,49 @@ async fn a_task_whose_budget_is_used_up_asks_a_person_and_the_model_no_more() ->
     );
     world.end().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_is_told_when_most_of_the_budget_is_spent() -> Result<()> {
+    let dear = Usage {
+        input: 1_000,
+        output: 100_000,
+        ..Usage::default()
+    };
+    let script = Script::new().with(Conversation::rules(
+        "dear",
+        when::always(),
+        vec![Rule::sequence(
+            when::prompt(script::PLAN),
+            [
+                vec![Reply::call(call::bash("ls")).charging(dear)],
+                script::present(script::SUBTRACT_PLAN),
+            ]
+            .concat(),
+        )],
+    ));
+    let world = World::scripted(script).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world
+        .create(CreateTaskRequest {
+            repository_url: repo,
+            description: "Teach the calculator to subtract.".to_owned(),
+            // The first reply costs a little more than 1.50 US dollars.
+            budget_micros: 1_800_000,
+            confirm: true,
+            ..CreateTaskRequest::default()
+        })
+        .await?;
+    task.expect_item(InboxItemKind::Plan).await?;
+    let told = world
+        .model()
+        .requests()
+        .iter()
+        .filter(|seen| seen.is_message())
+        .any(|seen| {
+            seen.request()
+                .text()
+                .contains("80% of this task's budget is spent")
+        });
+    assert!(told, "it is in a later request");
+    world.end().await
+}

@@ -10,6 +10,7 @@ mod good_day;
 mod kills;
 mod people;
 mod pushes;
+mod refusals;
 mod repository;
 mod secrets;
 mod together;

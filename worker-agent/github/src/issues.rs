@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::client::{Client, User, login};
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::marker::{self, Marker};
 use crate::text::{bound, clean_inbound};
 use crate::transport::{PER_PAGE, backoff, escape};
@@ -103,6 +103,31 @@ pub struct CommentRef {
 }
 
 impl Client {
+    /// Puts a label on an issue or pull request; GitHub makes it where the repository has none of that name.
+    pub async fn add_label(&self, number: u64, label: &str) -> Result<()> {
+        let operation = format!("label #{number} of {}", self.repo);
+        let path = self.path(&format!("/issues/{number}/labels"));
+        let labels = json!({ "labels": [label] });
+        self.transport
+            .send::<serde_json::Value>(&operation, Method::POST, &path, &labels)
+            .await
+            .map(drop)
+    }
+
+    /// Takes a label off; none of that name is as good.
+    pub async fn remove_label(&self, number: u64, label: &str) -> Result<()> {
+        let operation = format!("unlabel #{number} of {}", self.repo);
+        let path = self.path(&format!("/issues/{number}/labels/{}", escape(label)));
+        let sent: Result<serde_json::Value> = self
+            .transport
+            .send(&operation, Method::DELETE, &path, &json!({}))
+            .await;
+        match sent {
+            Err(error) if error.class() == Class::NotFound => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     /// Reads issue or pull request `number` with its newest comments.
     pub async fn issue(&self, number: u64) -> Result<IssueThread> {
         let operation = format!("read issue #{number} of {}", self.repo);

@@ -17,6 +17,9 @@ use mainloop_proto::v1::{
 use super::{claude::prompts, worker::Worker};
 use crate::channel;
 
+/// Label of a pull request that is not ready yet, where the code host has no drafts.
+const UNFINISHED: &str = "work in progress";
+
 /// Why a step stopped short. The plane decides by the reason what follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -195,7 +198,10 @@ impl Worker {
         let pull = match self.github.ensure_draft_pull(&marker, &new).await {
             Err(error) if drafts_unsupported(&error) => {
                 new.draft = false;
-                self.github.ensure_draft_pull(&marker, &new).await?
+                let pull = self.github.ensure_draft_pull(&marker, &new).await?;
+                // A label says what the draft would have said.
+                self.github.add_label(pull.number, UNFINISHED).await?;
+                pull
             }
             other => other?,
         };

@@ -115,6 +115,8 @@ pub(crate) struct Worker {
     asked: u32,
     /// How often Claude's reports of progress become facts.
     progress: Pace,
+    /// Share of the budget, in percent, that Claude was told is spent.
+    told_of_budget: u8,
     /// When the model's limit ends, as its host said last.
     limited_until: Option<jiff::Timestamp>,
     earlier_cost_micros: u64,
@@ -171,6 +173,7 @@ impl Worker {
             session: None,
             asked: 0,
             progress: Pace::default(),
+            told_of_budget: 0,
             limited_until: None,
             earlier_cost_micros,
             handed_over: Arc::default(),
@@ -433,6 +436,20 @@ impl Worker {
         self.host.spent_micros() as f64 / 1e6
     }
 
+    /// What Claude is to be told of its budget, once for each share that is spent.
+    fn budget_warning(&mut self) -> Option<String> {
+        let budget = u64::try_from(self.task.budget_micros).ok()?;
+        let share = budget_share(self.host.spent_micros(), budget)?;
+        if share <= self.told_of_budget {
+            return None;
+        }
+        self.told_of_budget = share;
+        Some(format!(
+            "{share}% of this task's budget is spent. Come to the point: commit what is done, leave out what is not needed, \
+             and finish with a summary of what is left."
+        ))
+    }
+
     /// Takes what the proxies saw and nobody has read yet.
     pub(crate) fn drain_proxy_events(&mut self, version: i64) {
         while let Some(Some(event)) = self.host.proxy_events.recv().now_or_never() {
@@ -443,6 +460,16 @@ impl Worker {
     async fn end(self) {
         self.host.end().await;
         self.link.drain(DRAIN).await;
+    }
+}
+
+/// The share of a budget that is worth a word, if that much is spent.
+fn budget_share(spent: u64, budget: u64) -> Option<u8> {
+    let percent = spent.saturating_mul(100).checked_div(budget)?;
+    match percent {
+        0..80 => None,
+        80..95 => Some(80),
+        _ => Some(95),
     }
 }
 
@@ -474,5 +501,25 @@ impl Failure {
             }),
             retry_time: self.retry_at.map(link::timestamp),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::budget_share;
+
+    #[test]
+    fn a_budget_is_told_of_at_two_shares() {
+        for (spent, share) in [
+            (0, None),
+            (79, None),
+            (80, Some(80)),
+            (94, Some(80)),
+            (95, Some(95)),
+            (300, Some(95)),
+        ] {
+            assert_eq!(budget_share(spent, 100), share);
+        }
+        assert_eq!(budget_share(1, 0), None);
     }
 }

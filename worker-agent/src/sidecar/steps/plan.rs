@@ -115,11 +115,12 @@ impl PlanKeeper for Keeper {
             return Ok(());
         }
         let plan = plan.replace('\0', "\u{fffd}");
-        let issue = write_plan(worker, &plan, self.revision, text::PlanStage::Proposed).await?;
+        let stage = text::PlanStage::Proposed;
+        let issue = write_plan(worker, &plan, self.revision, stage).await?;
         let fact = PlanReady {
             hash: hash(&plan),
             text: plan,
-            issue: Some(issue),
+            issue,
             revision: self.revision,
         };
         worker.hand_over();
@@ -133,12 +134,17 @@ impl PlanKeeper for Keeper {
 }
 
 /// Puts the plan where people read it: a comment on the issue that a person wrote, else the body of an issue of ours.
+/// Where the repository has no issues, the plane alone has it.
 pub(super) async fn write_plan(
     worker: &mut Worker,
     plan: &str,
     revision: i32,
     stage: text::PlanStage,
-) -> Result<Link, Failure> {
+) -> Result<Option<Link>, Failure> {
+    if worker.task.issue_number == 0 && !worker.base().await?.has_issues {
+        worker.note("the repository has no issues: the plan is in the inbox alone".to_owned());
+        return Ok(None);
+    }
     let body = text::plan_body(&text::Plan {
         request: &worker.task.description,
         plan,
@@ -169,7 +175,7 @@ pub(super) async fn write_plan(
         }
     };
     worker.task.issue = Some(issue.clone());
-    Ok(issue)
+    Ok(Some(issue))
 }
 
 /// SHA-256 in lower-case hex.

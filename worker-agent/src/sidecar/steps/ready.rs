@@ -54,6 +54,12 @@ pub(super) async fn mark_ready(
             return Ok(());
         }
     }
+    if !pull.draft {
+        worker
+            .github
+            .remove_label(number, super::UNFINISHED)
+            .await?;
+    }
     let body = text::ready_comment(&text::Ready {
         summary: &worker.task.summary,
         sha: &work.sha,

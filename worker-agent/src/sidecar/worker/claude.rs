@@ -257,6 +257,11 @@ impl Worker {
                     if self.seen(talk.version, event) && talk.opens_pull {
                         self.open_pull(talk.version).await?;
                     }
+                    if let Some(warning) = self.budget_warning() {
+                        self.note(warning.clone());
+                        // An error means that the turn is over.
+                        let _ = handle.say(Uuid::new_v4(), &warning).await;
+                    }
                 }
                 Some(command) = self.commands.recv() => {
                     pulse.beat();

@@ -30,6 +30,8 @@ pub(crate) struct Base {
     pub(crate) guidance: Vec<Guidance>,
     /// Environment that the repository asks for.
     pub(crate) env: BTreeMap<String, String>,
+    /// Issues are on: without them the plan lives on the task alone.
+    pub(crate) has_issues: bool,
     sha: String,
     setup: Vec<String>,
     is_set_up: bool,
@@ -138,6 +140,7 @@ impl Worker {
             branch,
             guidance,
             env: wishes.env,
+            has_issues: repository.has_issues,
             sha,
             setup: wishes.setup,
             is_set_up: false,

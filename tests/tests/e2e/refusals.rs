@@ -1,0 +1,187 @@
+//! Refusals from outside, each by its own name, and what is no refusal because there is another way.
+
+use anyhow::Result;
+use mainloop_proto::v1::{CreateTaskRequest, FailureReason, InboxItemKind, TaskState};
+use mainloop_tests::{
+    anthropic::Trouble,
+    github::{Fault, FaultKind},
+    world::{PERSON, World, script},
+};
+
+/// What a task asks for.
+const TASK: &str = "Teach the calculator to subtract.";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_that_cannot_be_worked_on_is_refused_by_name() -> Result<()> {
+    let world = World::new().await?;
+    let url = |name: &str| format!("{}/{PERSON}/{name}", world.github().base_url());
+    world.repo("archived", &script::calculator())?;
+    world
+        .github()
+        .change_repo(&format!("{PERSON}/archived"), |repo| repo.archived = true)?;
+    world.repo("empty", &[])?;
+    world
+        .github()
+        .change_repo(&format!("{PERSON}/empty"), |repo| repo.refs.clear())?;
+    let based = world.repo("based", &script::calculator())?;
+    for (repository_url, base_ref, reason, words) in [
+        (
+            url("absent"),
+            "",
+            FailureReason::RepositoryAbsent,
+            "Repository not found",
+        ),
+        (
+            url("archived"),
+            "",
+            FailureReason::RepositoryArchived,
+            "read-only",
+        ),
+        (
+            url("empty"),
+            "",
+            FailureReason::RepositoryEmpty,
+            "no commit",
+        ),
+        (
+            based,
+            "release",
+            FailureReason::BaseGone,
+            "no branch release",
+        ),
+    ] {
+        let task = world
+            .create(CreateTaskRequest {
+                repository_url,
+                base_ref: base_ref.to_owned(),
+                description: TASK.to_owned(),
+                confirm: true,
+                ..CreateTaskRequest::default()
+            })
+            .await?;
+        let item = task.expect_item(InboxItemKind::Blocker).await?;
+        assert_eq!(item.seen.reason(), reason);
+        let shown = format!("{}\n{}", item.seen.title, item.seen.body);
+        assert!(shown.contains(words), "{words}: {shown}");
+        item.reject("as expected").await?;
+    }
+    world.expect_no_worker().await?;
+    world.end().await
+}
+
+/// A push that GitHub refuses with these words is told by this reason, and goes through once that is mended.
+async fn refused_push(words: &str, reason: FailureReason) -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    world
+        .github()
+        .refuse_pushes(&format!("{PERSON}/calc"), words)?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), reason, "{}", item.seen.body);
+    assert!(item.seen.body.contains(words), "{}", item.seen.body);
+    item.reject("as expected").await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_a_branch_rule_forbids_is_told_as_that() -> Result<()> {
+    refused_push(
+        "error: GH006: Protected branch update failed for refs/heads/mainloop.",
+        FailureReason::BranchProtected,
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_lacks_signatures_is_told_as_that() -> Result<()> {
+    refused_push(
+        "error: GH013: Repository rule violations found: Commits must have verified signatures.",
+        FailureReason::SignedCommits,
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_issues_the_plan_is_in_the_inbox_and_without_drafts_a_label_says_so() -> Result<()>
+{
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let name = format!("{PERSON}/calc");
+    world.github().change_repo(&name, |repo| {
+        repo.has_issues = false;
+        repo.drafts = false;
+    })?;
+    let task = world.submit(&repo, TASK).await?;
+    let item = task.expect_item(InboxItemKind::Plan).await?;
+    assert!(
+        item.seen.body.contains("Add subtract"),
+        "{}",
+        item.seen.body
+    );
+    item.approve().await?;
+    task.expect_event("pull_request_opened").await?;
+    let labels = || {
+        world.github().read(|site| {
+            let repo = site.repo(&name).unwrap();
+            let (issue, pull) = repo.pulls().next().unwrap();
+            (issue.labels.clone(), pull.draft)
+        })
+    };
+    assert_eq!(labels(), (vec!["work in progress".to_owned()], false));
+    task.expect_state(TaskState::Ready).await?;
+    assert_eq!(labels(), (Vec::new(), false));
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_refused_in_mid_run_holds_all_tasks_until_it_is_mended() -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    task.expect_item(InboxItemKind::Plan).await?;
+    world
+        .github()
+        .fault(Fault::new("", "/issues", FaultKind::Status(401)).times(1_000));
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::GithubCredential);
+    let other = world.submit(&repo, TASK).await?;
+    other
+        .wait("the reason why it is held", |view| {
+            let wait = view.task.wait.clone().unwrap_or_default();
+            wait.reason.contains("GitHub token refused").then_some(())
+        })
+        .await?;
+    world.github().mend();
+    task.retry("").await?;
+    task.expect_state(TaskState::Ready).await?;
+    other.expect_item(InboxItemKind::Plan).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_limit_is_waited_out_by_one_task_for_all() -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    world
+        .model()
+        .outage(Some(Trouble::rate_limited(4).not_to_retry()));
+    let task = world.submit(&repo, TASK).await?;
+    task.expect_state(TaskState::Waiting).await?;
+    let other = world.submit(&repo, TASK).await?;
+    other
+        .wait("the reason why it is held", |view| {
+            let wait = view.task.wait.clone().unwrap_or_default();
+            wait.reason.contains("Model limit reached").then_some(())
+        })
+        .await?;
+    world.model().outage(None);
+    for task in [&task, &other] {
+        task.expect_item(InboxItemKind::Plan).await?;
+        assert_eq!(task.now().failures, 0, "a limit is no failure");
+    }
+    assert_eq!(other.now().attempt, 1, "it never ran into the limit");
+    world.end().await
+}
