@@ -229,6 +229,18 @@ impl World {
         Ok(format!("{}/{full}", self.github().base_url()))
     }
 
+    /// A task that may cost so much, confirmed.
+    pub async fn submit_within(&self, repository: &str, budget_micros: i64) -> Result<Task> {
+        self.create(CreateTaskRequest {
+            repository_url: repository.to_owned(),
+            description: "Teach the calculator to subtract.".to_owned(),
+            budget_micros,
+            confirm: true,
+            ..CreateTaskRequest::default()
+        })
+        .await
+    }
+
     /// Proposes a task.
     pub async fn propose(&self, repository: &str, description: &str) -> Result<Task> {
         self.create(CreateTaskRequest {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::anthropic::{Conversation, Reply, Rule, Script, ToolCall, When, call, when};
+use crate::anthropic::{Conversation, Reply, Rule, Script, ToolCall, Usage, When, call, when};
 
 /// First words of the prompt of a first plan.
 pub const PLAN: &str = "Plan the following task.";
@@ -88,6 +88,24 @@ pub fn held() -> Script {
                 "Subtract is there, with its test.",
             ),
         ],
+    ))
+}
+
+/// A day on which planning begins with a reply that costs a little more than 1.50 US dollars.
+pub fn dear() -> Script {
+    let dear = Usage {
+        input: 1_000,
+        output: 100_000,
+        ..Usage::default()
+    };
+    let replies = [
+        vec![Reply::call(call::bash("ls")).charging(dear)],
+        present(SUBTRACT_PLAN),
+    ];
+    Script::new().with(Conversation::rules(
+        "dear",
+        when::always(),
+        vec![Rule::sequence(when::prompt(PLAN), replies.concat())],
     ))
 }
 

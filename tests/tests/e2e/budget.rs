@@ -1,38 +1,14 @@
 //! What a task may cost.
 
 use anyhow::Result;
-use mainloop_proto::v1::{CreateTaskRequest, FailureReason, InboxAction, InboxItemKind, TaskState};
-use mainloop_tests::{
-    anthropic::{Conversation, Reply, Rule, Script, Usage, call, when},
-    world::{World, script},
-};
+use mainloop_proto::v1::{FailureReason, InboxAction, InboxItemKind, TaskState};
+use mainloop_tests::world::{World, script};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_whose_budget_is_used_up_asks_a_person_and_the_model_no_more() -> Result<()> {
-    let dear = Usage {
-        input: 1_000,
-        output: 100_000,
-        ..Usage::default()
-    };
-    let script = Script::new().with(Conversation::rules(
-        "dear",
-        when::always(),
-        vec![Rule::reply(
-            when::prompt(script::PLAN),
-            Reply::call(call::bash("ls")).charging(dear),
-        )],
-    ));
-    let world = World::scripted(script).await?;
+    let world = World::scripted(script::dear()).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .create(CreateTaskRequest {
-            repository_url: repo,
-            description: "Teach the calculator to subtract.".to_owned(),
-            budget_micros: 50_000,
-            confirm: true,
-            ..CreateTaskRequest::default()
-        })
-        .await?;
+    let task = world.submit_within(&repo, 50_000).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert_eq!(item.seen.reason(), FailureReason::Budget);
     assert!(
@@ -62,35 +38,9 @@ async fn a_task_whose_budget_is_used_up_asks_a_person_and_the_model_no_more() ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_is_told_when_most_of_the_budget_is_spent() -> Result<()> {
-    let dear = Usage {
-        input: 1_000,
-        output: 100_000,
-        ..Usage::default()
-    };
-    let script = Script::new().with(Conversation::rules(
-        "dear",
-        when::always(),
-        vec![Rule::sequence(
-            when::prompt(script::PLAN),
-            [
-                vec![Reply::call(call::bash("ls")).charging(dear)],
-                script::present(script::SUBTRACT_PLAN),
-            ]
-            .concat(),
-        )],
-    ));
-    let world = World::scripted(script).await?;
+    let world = World::scripted(script::dear()).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .create(CreateTaskRequest {
-            repository_url: repo,
-            description: "Teach the calculator to subtract.".to_owned(),
-            // The first reply costs a little more than 1.50 US dollars.
-            budget_micros: 1_800_000,
-            confirm: true,
-            ..CreateTaskRequest::default()
-        })
-        .await?;
+    let task = world.submit_within(&repo, 1_800_000).await?;
     task.expect_item(InboxItemKind::Plan).await?;
     let told = world
         .model()

@@ -1,11 +1,9 @@
 //! What a person can choose when a task is stuck, and where each choice leads.
 
 use anyhow::Result;
-use mainloop_proto::v1::{
-    Completion, CreateTaskRequest, FailureReason, InboxAction, InboxItemKind, TaskState,
-};
+use mainloop_proto::v1::{Completion, FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, Usage, call, when},
+    anthropic::{Conversation, Gate, Reply, Rule, Script, when},
     world::{Item, Settings, Task, World, script},
 };
 
@@ -102,34 +100,9 @@ async fn taken_over_it_ends_and_its_branch_is_shown_and_stays() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topped_up_it_goes_on() -> Result<()> {
-    let dear = Usage {
-        input: 1_000,
-        output: 100_000,
-        ..Usage::default()
-    };
-    let script = Script::new().with(Conversation::rules(
-        "dear at first",
-        when::always(),
-        vec![Rule::sequence(
-            when::prompt(script::PLAN),
-            [
-                vec![Reply::call(call::bash("ls")).charging(dear)],
-                script::present(script::SUBTRACT_PLAN),
-            ]
-            .concat(),
-        )],
-    ));
-    let world = World::scripted(script).await?;
+    let world = World::scripted(script::dear()).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .create(CreateTaskRequest {
-            repository_url: repo,
-            description: "Teach the calculator to subtract.".to_owned(),
-            budget_micros: 50_000,
-            confirm: true,
-            ..CreateTaskRequest::default()
-        })
-        .await?;
+    let task = world.submit_within(&repo, 50_000).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert_eq!(item.seen.reason(), FailureReason::Budget);
     let before = task.now().budget_micros;
