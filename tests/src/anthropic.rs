@@ -41,7 +41,7 @@ pub use self::when::When;
 use self::server::Shared;
 
 /// How long a wait of a test may last before it fails and says what was seen.
-const WAIT_LIMIT: Duration = Duration::from_mins(1);
+const WAIT_LIMIT: Duration = Duration::from_mins(2);
 
 /// Starts servers.
 pub struct Anthropic;
