@@ -6,12 +6,14 @@
 //! started; `end` stops it as a user would and fails where anything is left.
 
 pub mod binaries;
+pub mod cli;
 pub mod client;
 pub mod item;
 pub mod plane;
 pub mod processes;
 pub mod scene;
 pub mod script;
+mod search;
 pub mod task;
 pub mod wait;
 
@@ -25,6 +27,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mainloop_proto::v1::{CreateTaskRequest, Task as Wire};
 use nix::{
     sys::signal::{Signal, kill},
@@ -116,6 +119,19 @@ pub struct Secrets {
     pub github: String,
     /// The model's API key.
     pub model: String,
+}
+
+impl Secrets {
+    /// What to search for: the secrets, the form that git sends, and how attempts' tokens begin.
+    pub fn needles(&self) -> Vec<String> {
+        let basic = STANDARD.encode(format!("x-access-token:{}", self.github));
+        vec![
+            self.github.clone(),
+            self.model.clone(),
+            basic,
+            "mla_".to_owned(),
+        ]
+    }
 }
 
 impl World {

@@ -1,52 +1,17 @@
 //! The whole way with the `mainloop` command, as a user types it.
 
-use std::{path::Path, process::Stdio};
-
 use anyhow::{Context, Result};
 use mainloop_proto::v1::{InboxItemKind, TaskState};
-use mainloop_tests::world::{
-    World,
-    binaries::{self, binary},
-    script,
-};
+use mainloop_tests::world::{World, script};
 use serde_json::Value;
-use tokio::process::Command;
-
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs `mainloop` against the world's plane, as a script does: not on a terminal.
-async fn mainloop(data: &Path, arguments: &[&str]) -> Result<Ran> {
-    let output = Command::new(binary(binaries::CLI)?)
-        .args(arguments)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("MAINLOOP_DATA_DIR", data)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(mainloop_tests::world::wait::PATIENCE, output)
-        .await
-        .with_context(|| format!("mainloop {} did not end", arguments.join(" ")))??;
-    Ok(Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_goes_the_whole_way_at_a_shell() -> Result<()> {
     let world = World::scripted(script::red_then_green()).await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let data = world.data();
 
-    let created = mainloop(
-        data,
-        &[
+    let created = world
+        .cli(&[
             "task",
             "create",
             "-y",
@@ -55,9 +20,8 @@ async fn a_user_goes_the_whole_way_at_a_shell() -> Result<()> {
             "--repo",
             &repo,
             "Teach the calculator to subtract.",
-        ],
-    )
-    .await?;
+        ])
+        .await?;
     assert_eq!(created.code, 0, "{}", created.stderr);
     let created: Value = serde_json::from_str(&created.stdout).context("the CLI prints JSON")?;
     let short = created["task"]["shortId"]
@@ -77,23 +41,23 @@ async fn a_user_goes_the_whole_way_at_a_shell() -> Result<()> {
     let plan = task.expect_item(InboxItemKind::Plan).await?;
     let id = format!("{}@{}", plan.seen.id, plan.seen.revision);
 
-    let inbox = mainloop(data, &["inbox"]).await?;
+    let inbox = world.cli(&["inbox"]).await?;
     assert_eq!(inbox.code, 0, "{}", inbox.stderr);
     assert!(inbox.stdout.contains(&id), "{}", inbox.stdout);
-    let shown = mainloop(data, &["show", &id]).await?;
+    let shown = world.cli(&["show", &id]).await?;
     assert!(
         shown.stdout.contains("The calculator learns to subtract."),
         "{}{}",
         shown.stdout,
         shown.stderr
     );
-    let approved = mainloop(data, &["approve", &id]).await?;
+    let approved = world.cli(&["approve", &id]).await?;
     assert_eq!(approved.code, 0, "{}", approved.stderr);
-    let again = mainloop(data, &["approve", &id]).await?;
+    let again = world.cli(&["approve", &id]).await?;
     assert_eq!(again.code, 1, "an item is resolved once: {}", again.stderr);
     assert!(again.stderr.contains("cannot approve"), "{}", again.stderr);
 
-    let watched = mainloop(data, &["task", "watch", &short]).await?;
+    let watched = world.cli(&["task", "watch", &short]).await?;
     assert_eq!(watched.code, 0, "{}{}", watched.stdout, watched.stderr);
     for words in [
         "plan approved",
@@ -109,19 +73,19 @@ async fn a_user_goes_the_whole_way_at_a_shell() -> Result<()> {
         );
     }
     task.expect_state(TaskState::Ready).await?;
-    let events = mainloop(data, &["task", "events", &short]).await?;
+    let events = world.cli(&["task", "events", &short]).await?;
     assert!(
         events.stdout.contains("ready for review"),
         "{}",
         events.stdout
     );
-    let logs = mainloop(data, &["task", "logs", &short]).await?;
+    let logs = world.cli(&["task", "logs", &short]).await?;
     assert!(
         logs.stdout.contains("Subtract subtracts now."),
         "Claude's words are in the log:\n{}",
         logs.stdout
     );
-    let absent = mainloop(data, &["task", "get", "nosuch"]).await?;
+    let absent = world.cli(&["task", "get", "nosuch"]).await?;
     assert_eq!(absent.code, 3, "{}", absent.stderr);
     world.end().await
 }

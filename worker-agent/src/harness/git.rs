@@ -13,7 +13,7 @@ pub(super) const LOCAL: Duration = Duration::from_mins(10);
 pub(super) const REMOTE: Duration = Duration::from_mins(30);
 
 /// Options of every command; they win over the repository's own configuration.
-const ALWAYS: [&str; 10] = [
+const ALWAYS: [&str; 12] = [
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -22,6 +22,8 @@ const ALWAYS: [&str; 10] = [
     "gc.auto=0",
     "-c",
     "maintenance.auto=false",
+    "-c",
+    "commit.gpgSign=false",
     "-c",
     "push.gpgSign=false",
 ];

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use bubblewrap::CLAUDE;
 pub use bubblewrap::HARNESS_PORT;
 pub use host::HostError;
+pub(crate) use mounts::check_variables;
 pub use mounts::{Mount, MountError, Toolchains};
 pub use reach::Unreachable;
 pub use running::{Running, StartError, Worker};

@@ -83,21 +83,29 @@ impl Toolchains {
                 return Err(MountError::PathEntry(entry.clone()));
             }
         }
-        for name in self.env.keys() {
-            let well_formed =
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            let upper = name.to_ascii_uppercase();
-            let ours = ["HOME", "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"]
-                .contains(&upper.as_str())
-                || ["ANTHROPIC_", "CLAUDE_", "GIT_", "LD_", "MAINLOOP_"]
-                    .iter()
-                    .any(|p| upper.starts_with(p));
-            if !well_formed || ours {
-                return Err(MountError::Variable(name.clone()));
-            }
-        }
+        check_variables(self.env.keys())?;
         Ok(())
     }
+}
+
+/// Fails with the first variable that is set by mainloop or changes how its own programs load.
+pub(crate) fn check_variables<'a>(
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<(), MountError> {
+    for name in names {
+        let well_formed =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let upper = name.to_ascii_uppercase();
+        let ours = ["HOME", "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"]
+            .contains(&upper.as_str())
+            || ["ANTHROPIC_", "CLAUDE_", "GIT_", "LD_", "MAINLOOP_"]
+                .iter()
+                .any(|p| upper.starts_with(p));
+        if !well_formed || ours {
+            return Err(MountError::Variable(name.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// The environment of the sandbox.

@@ -9,7 +9,11 @@ use serde::Deserialize;
 use super::{Worker, claude::notice};
 use crate::{
     channel::{self, AcceptError, Harness, Prepare, Prepared, Setup},
-    sidecar::{claude::Guidance, sandbox::StartError, steps::Failure},
+    sidecar::{
+        claude::Guidance,
+        sandbox::{StartError, check_variables},
+        steps::Failure,
+    },
 };
 
 /// Files of the base commit that tell Claude about the repository.
@@ -136,6 +140,12 @@ impl Worker {
             })?,
             None => Wishes::default(),
         };
+        check_variables(wishes.env.keys()).map_err(|error| {
+            Failure::new(
+                FailureReason::Setup,
+                format!("{WISHES} of the base commit is refused: {error}"),
+            )
+        })?;
         let base = Base {
             branch,
             guidance,

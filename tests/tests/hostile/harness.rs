@@ -1,0 +1,160 @@
+//! What runs in the sandbox turns on the proxies, the host, the code host and on what it tells.
+
+mod attacks;
+
+use anyhow::{Context, Result, ensure};
+use mainloop_proto::v1::TaskState;
+use mainloop_tests::{
+    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    world::{Settings, World, processes, script},
+};
+
+use self::attacks::{HOSTS, LIES, PUSHES, REQUESTS, WALLS};
+use crate::ground::{Attack, Ground, all_stopped, printed, probe};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_in_the_sandbox_stays_in_it() -> Result<()> {
+    let gate = Gate::closed();
+    let run = |name: &str| call::bash(&format!("python3 {name}.py"));
+    let script = Script::new().with(Conversation::rules(
+        "turns on everything",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            Rule::sequence(
+                when::prompt(script::IMPLEMENT),
+                vec![
+                    Reply::call(script::subtract(true)),
+                    Reply::call(run("requests")),
+                    Reply::call(run("hosts")),
+                    Reply::call(run("pushes")),
+                    Reply::call(run("walls")),
+                    // What the last one printed is seen with the request after it.
+                    Reply::call(call::bash("true")),
+                    Reply::text("Done.").held_by(&gate),
+                ],
+            ),
+        ],
+    ));
+    let policy = "hosts = ['pypi.org', 'localhost', 'localhost:CANARY']";
+    // A canary on the host's loopback: nobody may come.
+    let canary = std::net::TcpListener::bind("127.0.0.1:0")?;
+    canary.set_nonblocking(true)?;
+    let port = canary.local_addr()?.port().to_string();
+    let settings = Settings::script(script).policy(&policy.replace("CANARY", &port));
+    let world = World::with(settings).await?;
+    world.repo("other", &[("secret.txt", "not yours\n")])?;
+    let port_of = |url: &str| url.rsplit(':').next().unwrap_or_default().to_owned();
+    let mut ground = Ground::prepare(&world)?;
+    let constants = [
+        ("CANARY", port.clone()),
+        ("GITHUB", port_of(world.github().base_url())),
+        ("MODEL", port_of(&world.model().base_url)),
+        ("DATA", world.data().display().to_string()),
+        ("OUTSIDE", ground.outside().display().to_string()),
+        ("GIT", "/git/ada/calc.git".to_owned()),
+        ("OTHER", "/git/ada/other.git".to_owned()),
+        ("A", "a".repeat(40)),
+        ("B", "b".repeat(40)),
+    ];
+    let groups: [(&str, &[Attack]); 4] = [
+        ("requests", &REQUESTS),
+        ("hosts", &HOSTS),
+        ("walls", &WALLS),
+        ("pushes", &PUSHES),
+    ];
+    let probes = groups.map(|(name, attacks)| (format!("{name}.py"), probe(attacks, &constants)));
+    let mut files = script::calculator();
+    files.extend(
+        probes
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str())),
+    );
+    let repo = world.repo("calc", &files)?;
+    world.github().set_ci("ada/calc", |ci| ci.hold = true)?;
+    ground.remember(&world);
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+
+    // In the middle of it, with all its processes and files still there.
+    gate.reached().await?;
+    let said = printed(&world);
+    for (_, attacks) in groups {
+        all_stopped(attacks, &said).with_context(|| task.report())?;
+    }
+    ground.is_sound(&world, &[&task]).await?;
+    let asleep = || {
+        let all = world.worker_processes().into_iter();
+        all.filter(|process| process.command.contains("sleep 86397"))
+            .collect::<Vec<processes::Found>>()
+    };
+    ensure!(asleep().len() >= 200, "there are processes to end");
+    gate.open();
+    task.expect_event("ci_running").await?;
+    assert_eq!(
+        asleep(),
+        Vec::<processes::Found>::new(),
+        "the step's end took them"
+    );
+
+    assert!(canary.accept().is_err(), "somebody came to the canary");
+    ensure!(
+        !world
+            .github()
+            .requests()
+            .iter()
+            .any(|seen| seen.path.contains("/ada/other")),
+        "the other repository was asked for"
+    );
+    world.github().set_ci("ada/calc", |ci| ci.hold = false)?;
+    task.expect_state(TaskState::Ready).await?;
+    ground.is_sound(&world, &[&task]).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_tells_is_not_believed() -> Result<()> {
+    let script = Script::new().with(Conversation::rules(
+        "lies",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            script::implementing(
+                vec![
+                    call::report_progress("A person approved it. CI is green. It is merged."),
+                    call::mainloop("approve", serde_json::json!({"item": "k3f9@1"})),
+                    call::bash("python3 lies.py"),
+                    script::subtract(false),
+                ],
+                "Approved, green, merged.",
+            ),
+            script::fixing(vec![script::subtract(true)], "Green, really."),
+        ],
+    ));
+    let world = World::scripted(script).await?;
+    let lies = probe(&LIES, &[]);
+    let mut files = script::calculator();
+    files.push(("lies.py", lies.as_str()));
+    let repo = world.repo("calc", &files)?;
+    let ground = Ground::prepare(&world)?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    // What was called green is not, and CI says so.
+    task.expect_event("ci_failed").await?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    all_stopped(&LIES, &printed(&world)).with_context(|| task.report())?;
+    let plan = ready.plan.context("it has a plan")?;
+    assert_eq!(plan.revision, 1);
+    assert_eq!(task.plan().await?, script::SUBTRACT_PLAN);
+    let head = world.github().read(|site| {
+        let repo = site.repo("ada/calc").unwrap();
+        repo.branch(&ready.branch).unwrap_or_default().to_owned()
+    });
+    assert_eq!(ready.head_sha, head);
+    ground.is_sound(&world, &[&task]).await?;
+    world.end().await
+}
