@@ -1,5 +1,9 @@
 //! The work tree: cloned, put on the task's branch, committed and pushed. Never pushes with force.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use super::children::Children;
 use super::environment::Places;
 use super::git::{Git, LOCAL, REMOTE, success};
