@@ -19,14 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
         whole,
         "cuts change nothing"
     );
-    let (usage, finished) = whole;
-    let cost = price.cost_micros(usage);
-    if !finished {
-        // What was sent is never free.
-        let more = [bytes, b"\ndata: {\"type\":\"content_block_delta\"}\n\n"].concat();
-        let (usage, _) = fuzzing::stream([&more[..]]);
-        assert!(price.cost_micros(usage) >= cost);
-    }
+    let (usage, _) = whole;
+    price.cost_micros(usage);
     if let Some(usage) = fuzzing::document(bytes) {
         price.cost_micros(usage);
     }

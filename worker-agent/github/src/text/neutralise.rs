@@ -19,7 +19,7 @@ pub fn neutralise(text: &str) -> String {
     let text = visible(text);
     let mut out = String::with_capacity(text.len() + 64);
     let mut fence: Option<Fence> = None;
-    // The last line of code that is not blank.
+    // The last line of code that is not blank, or the one that opened it.
     let mut before = "";
     for (n, line) in text.split('\n').enumerate() {
         if n > 0 {
@@ -30,7 +30,7 @@ pub fn neutralise(text: &str) -> String {
                 Some(opened) => {
                     opened.write(&mut out);
                     fence = Some(opened);
-                    before = "";
+                    before = line;
                 }
                 None => prose(line, &mut out),
             },

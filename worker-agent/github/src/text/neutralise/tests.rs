@@ -85,6 +85,7 @@ fn markers_commands_and_closing_words_are_broken_in_code_too() {
 fn a_closing_word_and_its_reference_may_stand_on_two_lines_of_code() {
     let text = "```\nfixes:\n\n#12\n#34\n```";
     assert_eq!(seen(text), "```\nfixes:\n\n#·12\n#34\n```");
+    assert_eq!(seen("```fixes\n#12\n```"), "```fixes\n#·12\n```");
 }
 
 #[test]
