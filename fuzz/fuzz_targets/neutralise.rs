@@ -85,9 +85,11 @@ fn closes(text: &str) -> bool {
     .iter()
     .any(|word| {
         lower.match_indices(word).any(|(at, _)| {
-            let rest = lower[at + word.len()..]
-                .trim_start_matches(':')
-                .trim_start();
+            let after = &lower[at + word.len()..];
+            let rest = after.trim_start_matches(':').trim_start();
+            if rest.len() == after.len() {
+                return false;
+            }
             let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
             rest.strip_prefix('#').is_some_and(is_number)
                 || rest.strip_prefix("gh-").is_some_and(is_number)
