@@ -19,8 +19,8 @@ pub fn neutralise(text: &str) -> String {
     let text = visible(text);
     let mut out = String::with_capacity(text.len() + 64);
     let mut fence: Option<Fence> = None;
-    // The last line of code that is not blank, or the one that opened it.
-    let mut before = "";
+    // The last line of code that is not blank, or the info string that stays.
+    let mut before = String::new();
     for (n, line) in text.split('\n').enumerate() {
         if n > 0 {
             out.push('\n');
@@ -29,8 +29,8 @@ pub fn neutralise(text: &str) -> String {
             None => match Fence::opened_by(line) {
                 Some(opened) => {
                     opened.write(&mut out);
+                    before.clone_from(&opened.language);
                     fence = Some(opened);
-                    before = line;
                 }
                 None => prose(line, &mut out),
             },
@@ -39,9 +39,9 @@ pub fn neutralise(text: &str) -> String {
                 fence = None;
             }
             Some(_) => {
-                code(line, before, &mut out);
+                code(line, &before, &mut out);
                 if !line.trim().is_empty() {
-                    before = line;
+                    line.clone_into(&mut before);
                 }
             }
         }

@@ -86,6 +86,8 @@ fn a_closing_word_and_its_reference_may_stand_on_two_lines_of_code() {
     let text = "```\nfixes:\n\n#12\n#34\n```";
     assert_eq!(seen(text), "```\nfixes:\n\n#·12\n#34\n```");
     assert_eq!(seen("```fixes\n#12\n```"), "```fixes\n#·12\n```");
+    // What is dropped of the info string does not count.
+    assert_eq!(seen("```sh fixes\n#12\n```"), "```sh\n#12\n```");
 }
 
 #[test]
