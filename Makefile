@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo up test check bench setup claude build
+.PHONY: help demo up test check bench fuzz setup claude build
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -31,3 +31,6 @@ check: ## Formatting, lints, the contract
 
 bench: setup ## Sizes and ratios
 	@scripts/bench $(ARGS)
+
+fuzz: ## Fuzz what reads bytes of others, 60 s a target; ARGS="--seconds 600 git_push"
+	@scripts/fuzz $(ARGS)

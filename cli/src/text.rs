@@ -71,7 +71,7 @@ pub(crate) fn truncate(text: &str, columns: usize) -> String {
     let mut cut = String::new();
     let mut used = 0;
     for character in text.chars() {
-        let wide = character.width().unwrap_or(0);
+        let wide = columns_of(character);
         if used + wide > columns.saturating_sub(1) {
             break;
         }
@@ -110,11 +110,19 @@ pub(crate) fn wrap(line: &str, columns: usize) -> Vec<String> {
     lines
 }
 
+/// Columns that a character adds at most. The selector makes an emoji, which is wide, of a narrow character before it.
+fn columns_of(character: char) -> usize {
+    match character {
+        '\u{fe0f}' => 1,
+        other => other.width().unwrap_or(0),
+    }
+}
+
 /// The byte after so many columns of the text, and after its first character at least.
 pub(crate) fn byte_at_column(text: &str, columns: usize) -> usize {
     let mut used = 0;
     for (at, character) in text.char_indices() {
-        used += character.width().unwrap_or(0);
+        used += columns_of(character);
         if used > columns && at > 0 {
             return at;
         }
@@ -220,6 +228,7 @@ mod tests {
         assert_eq!(truncate("short", 5), "short");
         assert_eq!(truncate("longer", 5), "long…");
         assert_eq!(truncate("日本語", 4), "日…");
+        assert_eq!(truncate("☎\u{fe0f}☎\u{fe0f}☎\u{fe0f}", 4), "☎\u{fe0f}…");
         assert_eq!(truncate("x", 0), "");
     }
 

@@ -252,8 +252,13 @@ impl Policy {
             path: path.to_owned(),
             source,
         })?;
+        Self::parse(&text, path)
+    }
+
+    /// As `read`, with the text of the file at hand; errors name `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         let mut unknown = None;
-        let policy: Self = toml::Deserializer::parse(&text)
+        let policy: Self = toml::Deserializer::parse(text)
             .and_then(|file| {
                 serde_ignored::deserialize(file, |key| {
                     unknown.get_or_insert(key.to_string());
@@ -380,12 +385,10 @@ impl Policy {
             }
         }
         for repository in &self.repositories {
-            if repository
-                .split('/')
-                .filter(|part| !part.is_empty())
-                .count()
-                != 2
-            {
+            let parts = repository.split_once('/');
+            if !parts.is_some_and(|(owner, name)| {
+                !owner.is_empty() && !name.is_empty() && !name.contains('/')
+            }) {
                 return refuse(
                     "repositories",
                     &format!("has {repository:?}: write `owner/name` or `owner/*`"),
@@ -571,6 +574,9 @@ mod tests {
             ("[slots]\ntotal = 0", "slots.total"),
             ("watch_seconds = 0", "watch_seconds"),
             ("repositories = ['x']", "repositories"),
+            ("repositories = ['/x/y']", "repositories"),
+            ("repositories = ['x//y']", "repositories"),
+            ("repositories = ['x/y/']", "repositories"),
             ("[[toolchains.mounts]]\nhost = 'go'", "toolchains.mounts"),
             (
                 "default_model = 'a'\n[models.a]\nwire = ['a']\ninput_usd = -1\noutput_usd = 1",

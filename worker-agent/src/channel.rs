@@ -11,6 +11,9 @@
 
 mod client;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 pub(crate) mod socket;
 

@@ -21,6 +21,9 @@ mod workspace;
 use std::path::PathBuf;
 
 pub use serve::{Error, run};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use workspace::fuzzing;
 
 /// How a harness is started, by the sandbox.
 #[derive(Clone, Debug)]

@@ -97,7 +97,8 @@ fn block(line: &str, palette: Palette, columns: usize, lines: &mut Vec<String>) 
         return;
     }
     let (marker, rest) = list_marker(trimmed);
-    let hang = indent + text::width(&marker);
+    // Half at most: what it takes is repeated on every line.
+    let hang = (indent + text::width(&marker)).min(columns / 2);
     let parts = flow(&inline(rest), palette, columns.saturating_sub(hang).max(20));
     for (at, part) in parts.iter().enumerate() {
         let lead = if at == 0 {
@@ -240,6 +241,14 @@ mod tests {
             }
         }
         assert_eq!(render("# Port to C#", Palette::plain(), 30), ["Port to C#"]);
+    }
+
+    #[test]
+    fn a_deep_indent_is_not_repeated_on_every_line() {
+        let line = format!("{}- {}", " ".repeat(10_000), "word ".repeat(1_000));
+        let shown = render(&line, Palette::plain(), 80);
+        assert!(shown.len() > 100);
+        assert!(shown[1..].iter().all(|line| text::width(line) <= 80));
     }
 
     #[test]

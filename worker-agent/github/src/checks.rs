@@ -5,6 +5,9 @@
 //! in for them, and [`Checks::limited`] says what may be missing: never is a source that could not
 //! be read taken for one that is empty. What a page count cannot bound is an error.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;

@@ -1,5 +1,8 @@
 //! One repository, seen with one token.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -173,19 +176,7 @@ impl Client {
         let Some(Content::File(file)) = found else {
             return Ok(None);
         };
-        if file.kind != "file" {
-            return Ok(None);
-        }
-        // Above 1 MB GitHub leaves the content out and says so by the encoding.
-        if file.size > limit || file.encoding != "base64" {
-            return Err(Error::TooLarge { operation, limit });
-        }
-        let text: String = file.content.split_ascii_whitespace().collect();
-        let bytes = BASE64.decode(text).map_err(|error| Error::Malformed {
-            operation,
-            source: serde::de::Error::custom(error),
-        })?;
-        Ok(Some(bytes))
+        file.bytes(operation, limit)
     }
 
     /// A route below this repository.
@@ -258,4 +249,23 @@ struct File {
     encoding: String,
     #[serde(default)]
     content: String,
+}
+
+impl File {
+    /// `None` for what is no regular file.
+    fn bytes(self, operation: String, limit: usize) -> Result<Option<Vec<u8>>> {
+        if self.kind != "file" {
+            return Ok(None);
+        }
+        // Above 1 MB GitHub leaves the content out and says so by the encoding.
+        if self.size > limit || self.encoding != "base64" {
+            return Err(Error::TooLarge { operation, limit });
+        }
+        let text: String = self.content.split_ascii_whitespace().collect();
+        let bytes = BASE64.decode(text).map_err(|error| Error::Malformed {
+            operation,
+            source: serde::de::Error::custom(error),
+        })?;
+        Ok(Some(bytes))
+    }
 }

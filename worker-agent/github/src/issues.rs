@@ -4,6 +4,9 @@
 //! twice (or whose answer was lost) leaves one issue and one comment. Where a creation's fate is
 //! unknown, we look for it before it is sent again.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use backon::{BackoffBuilder, ExponentialBuilder};
 use http::Method;
 use jiff::Timestamp;

@@ -12,6 +12,9 @@
 mod checks;
 mod client;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod issues;
 mod logs;
 mod marker;

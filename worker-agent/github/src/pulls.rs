@@ -3,6 +3,9 @@
 //! GitHub allows one open pull request per head and base, which makes creation safe to repeat;
 //! ready and draft are set by GraphQL, the only API that has them.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};

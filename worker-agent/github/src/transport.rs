@@ -10,6 +10,9 @@
 //! another host). Its typed calls hide response headers, read unbounded bodies and fail on enum
 //! values that they do not know, so the few fields we use are our own structs.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use std::sync::Arc;
 use std::time::Duration;
 

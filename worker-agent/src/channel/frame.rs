@@ -74,7 +74,7 @@ pub(crate) fn writer(half: OwnedWriteHalf) -> FramedWrite<OwnedWriteHalf, Length
     FramedWrite::new(half, codec())
 }
 
-fn codec() -> LengthDelimitedCodec {
+pub(super) fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder()
         .max_frame_length(MAX_FRAME)
         .new_codec()

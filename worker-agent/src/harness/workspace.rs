@@ -1,5 +1,9 @@
 //! The work tree: cloned, put on the task's branch, committed and pushed. Never pushes with force.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use super::children::Children;
 use super::environment::Places;
 use super::git::{Git, LOCAL, REMOTE, success};
@@ -333,8 +337,8 @@ fn parse_numstat(text: &str) -> Diffstat {
         };
         let (added, removed) = (added.parse().ok(), removed.parse().ok());
         stat.files += 1;
-        stat.added += added.unwrap_or(0);
-        stat.removed += removed.unwrap_or(0);
+        stat.added = stat.added.saturating_add(added.unwrap_or(0));
+        stat.removed = stat.removed.saturating_add(removed.unwrap_or(0));
         if stat.paths.len() < Diffstat::MAX_PATHS {
             stat.paths.push(FileChange {
                 path: path.to_owned(),
@@ -356,6 +360,13 @@ mod tests {
         assert_eq!((stat.files, stat.added, stat.removed), (2, 3, 1));
         assert_eq!(stat.paths[0].path, "src/a b.rs");
         assert_eq!(stat.paths[1].added, None);
+    }
+
+    #[test]
+    fn numbers_that_no_diff_has_do_not_overflow() {
+        let most = format!("{0}\t{0}\ta\0", u64::MAX);
+        let stat = parse_numstat(&most.repeat(2));
+        assert_eq!((stat.added, stat.removed), (u64::MAX, u64::MAX));
     }
 
     #[test]

@@ -9,6 +9,9 @@
 pub mod classify;
 pub mod driver;
 pub mod events;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod launch;
 pub mod mcp;
 mod policy;

@@ -32,6 +32,9 @@ use tokio::{
 use uuid::Uuid;
 
 pub(crate) use self::claude::{PlanKeeper, Talk};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use self::repository::fuzzing;
 use self::{host::Host, pace::Pace, repository::Base};
 use super::{
     config::{self, Config},

@@ -19,6 +19,8 @@ pub fn neutralise(text: &str) -> String {
     let text = visible(text);
     let mut out = String::with_capacity(text.len() + 64);
     let mut fence: Option<Fence> = None;
+    // The last line of code that is not blank, or the info string that stays.
+    let mut before = String::new();
     for (n, line) in text.split('\n').enumerate() {
         if n > 0 {
             out.push('\n');
@@ -27,6 +29,7 @@ pub fn neutralise(text: &str) -> String {
             None => match Fence::opened_by(line) {
                 Some(opened) => {
                     opened.write(&mut out);
+                    before.clone_from(&opened.language);
                     fence = Some(opened);
                 }
                 None => prose(line, &mut out),
@@ -35,7 +38,12 @@ pub fn neutralise(text: &str) -> String {
                 out.push_str(line.trim());
                 fence = None;
             }
-            Some(_) => code(line, &mut out),
+            Some(_) => {
+                code(line, &before, &mut out);
+                if !line.trim().is_empty() {
+                    line.clone_into(&mut before);
+                }
+            }
         }
     }
     if let Some(open) = fence {
@@ -164,11 +172,10 @@ fn prose(line: &str, out: &mut String) {
 
 /// A line of fenced code. GitHub does nothing with it, but bots read raw text, a squash commit's
 /// message is raw text, and our own markers are looked for in raw text.
-fn code(line: &str, out: &mut String) {
-    let lower = line.to_ascii_lowercase();
-    let closes = ["clos", "fix", "resolv"]
-        .iter()
-        .any(|word| lower.contains(word));
+fn code(line: &str, before: &str, out: &mut String) {
+    // The word may end one line, and what it closes begin the next.
+    let last = before.split_whitespace().next_back();
+    let closes = has_closing_word(line) || last.is_some_and(has_closing_word);
     let bytes = line.as_bytes();
     let command = command_at(line);
     for (i, c) in line.char_indices() {
@@ -190,6 +197,13 @@ fn code(line: &str, out: &mut String) {
     }
 }
 
+fn has_closing_word(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["clos", "fix", "resolv"]
+        .iter()
+        .any(|word| lower.contains(word))
+}
+
 /// Where the slash is of a line that begins with a command such as `/close`.
 fn command_at(line: &str) -> Option<usize> {
     let bare = line.trim_start();
@@ -208,17 +222,20 @@ fn is_sha(rest: &[u8]) -> bool {
         == 7
 }
 
-/// `GH-12`, seen at its `H`.
+/// `GH-12`, seen at its `H`. In Markdown the dash may be escaped.
 fn is_gh_reference(bytes: &[u8], at: usize) -> bool {
+    let rest = &bytes[at + 1..];
+    let rest = rest.strip_prefix(b"\\").unwrap_or(rest);
     at > 0
         && bytes[at - 1].eq_ignore_ascii_case(&b'g')
         && !(at > 1 && bytes[at - 2].is_ascii_alphanumeric())
-        && bytes.get(at + 1) == Some(&b'-')
-        && bytes.get(at + 2).is_some_and(u8::is_ascii_digit)
+        && matches!(rest, [b'-', digit, ..] if digit.is_ascii_digit())
 }
 
 /// Whether an address up to here goes on with the number of an issue or the name of a commit.
+/// The slash between them may be escaped.
 fn ends_in_reference(before: &[u8]) -> bool {
+    let before = before.strip_suffix(b"\\").unwrap_or(before);
     [
         "/issues",
         "/pull",

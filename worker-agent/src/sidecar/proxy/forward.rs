@@ -6,6 +6,9 @@
 
 mod address;
 mod allow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

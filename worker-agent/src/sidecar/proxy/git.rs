@@ -6,6 +6,9 @@
 //! passed on: a renamed repository fails with a text that says so.
 
 mod commands;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod pktline;
 mod report;
 

@@ -10,6 +10,9 @@
     reason = "a refusal is the answer itself, made once a request"
 )]
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod meter;
 mod screen;

@@ -1,5 +1,9 @@
 //! The repository as the work needs it: its base, what its base commit says about itself, the work tree.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use std::collections::BTreeMap;
 
 use mainloop_github::Class;
@@ -49,6 +53,18 @@ struct Wishes {
     setup: Vec<String>,
     /// Environment of the commands and of Claude.
     env: BTreeMap<String, String>,
+}
+
+impl Wishes {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|error| {
+            let message = error.message();
+            Failure::new(
+                FailureReason::Setup,
+                format!("{WISHES} of the base commit is not understood: {message}"),
+            )
+        })
+    }
 }
 
 /// The branch of a task that has pushed nothing yet.
@@ -129,15 +145,7 @@ impl Worker {
             }
         }
         let wishes: Wishes = match self.text_at(WISHES, &sha).await? {
-            Some(text) => toml::from_str(&text).map_err(|error| {
-                Failure::new(
-                    FailureReason::Setup,
-                    format!(
-                        "{WISHES} of the base commit is not understood: {}",
-                        error.message()
-                    ),
-                )
-            })?,
+            Some(text) => Wishes::parse(&text)?,
             None => Wishes::default(),
         };
         check_variables(wishes.env.keys()).map_err(|error| {

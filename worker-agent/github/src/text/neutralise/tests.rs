@@ -30,6 +30,11 @@ fn what_acts_on_github_is_broken() {
             "https://github.com/o/r/pull/12#discussion_r1",
             "https://github.com/o/r/pull/·12#discussion_r1",
         ),
+        (r"see GH\-12", r"see GH·\-12"),
+        (
+            r"https://github.com/o/r/issues\/12",
+            r"https://github.com/o/r/issues\/·12",
+        ),
         ("o/r@0123456789abcdef", "o/r@·0123456789abcdef"),
         ("/close", "/·close"),
         ("  /lgtm", "  /·lgtm"),
@@ -74,6 +79,15 @@ fn markers_commands_and_closing_words_are_broken_in_code_too() {
     let text = "~~~\n<!-- mainloop:task=1 kind=plan -->\n/merge\nfixes #3\ncloses GH-4\nGH-5\ncolor: #123456\n~~~";
     let wanted = "~~~\n<·!-- mainloop:task=1 kind=plan -->\n/·merge\nfixes #·3\ncloses GH·-4\nGH-5\ncolor: #123456\n~~~";
     assert_eq!(seen(text), wanted);
+}
+
+#[test]
+fn a_closing_word_and_its_reference_may_stand_on_two_lines_of_code() {
+    let text = "```\nfixes:\n\n#12\n#34\n```";
+    assert_eq!(seen(text), "```\nfixes:\n\n#·12\n#34\n```");
+    assert_eq!(seen("```fixes\n#12\n```"), "```fixes\n#·12\n```");
+    // What is dropped of the info string does not count.
+    assert_eq!(seen("```sh fixes\n#12\n```"), "```sh\n#12\n```");
 }
 
 #[test]
