@@ -228,7 +228,8 @@ mod tests {
         assert_eq!(truncate("short", 5), "short");
         assert_eq!(truncate("longer", 5), "long…");
         assert_eq!(truncate("日本語", 4), "日…");
-        assert_eq!(truncate("☎\u{fe0f}☎\u{fe0f}☎\u{fe0f}", 4), "☎\u{fe0f}…");
+        let phones = "☎\u{fe0f}☎\u{fe0f}☎\u{fe0f}";
+        assert_eq!(truncate(phones, 5), "☎\u{fe0f}☎\u{fe0f}…");
         assert_eq!(truncate("x", 0), "");
     }
 
