@@ -25,6 +25,7 @@ fn options(data_dir: &Path, change: impl FnOnce(&mut Options)) -> Options {
     options.policy = None;
     let environment = &mut options.environment;
     environment.github_token = None;
+    environment.github_app_private_key = None;
     environment.anthropic_api_key = None;
     environment.anthropic_auth_token = None;
     environment.claude_code_oauth_token = None;

@@ -11,7 +11,7 @@ use mainloop_tests::{
 };
 
 /// Where one of `needles` occurs in what the sandbox's processes hold, and in what is on the disk.
-fn search(world: &World, needles: &[&str]) -> Vec<String> {
+pub(crate) fn search(world: &World, needles: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     let own = fs::read_link("/proc/self/ns/pid").unwrap();
     let inside = world.worker_processes().into_iter().filter(|process| {
