@@ -219,7 +219,10 @@ impl Mint {
             match store.ended_attempts(&attempts).await {
                 Ok(ended) => {
                     for attempt in ended {
-                        self.revoke(attempt).await;
+                        tokio::select! {
+                            () = stop.cancelled() => return,
+                            () = self.revoke(attempt) => {}
+                        }
                     }
                 }
                 Err(error) => tracing::warn!(
@@ -230,7 +233,7 @@ impl Mint {
         }
     }
 
-    /// Revokes what is left: no worker is there any more.
+    /// Revokes what is left, when no worker is there any more.
     pub async fn revoke_all(&self) {
         let attempts: Vec<Uuid> = self.lent().keys().copied().collect();
         let all = async {
@@ -244,7 +247,7 @@ impl Mint {
     }
 
     async fn revoke(&self, attempt: Uuid) {
-        let tokens = self.lent().remove(&attempt).unwrap_or_default();
+        let tokens = self.lent().get(&attempt).cloned().unwrap_or_default();
         for lent in tokens {
             match self.shared.app.revoke(&lent.secret).await {
                 Ok(()) => tracing::info!(attempt.id = %attempt, "revoked a token"),
@@ -257,5 +260,6 @@ impl Mint {
                 ),
             }
         }
+        self.lent().remove(&attempt);
     }
 }

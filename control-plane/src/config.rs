@@ -503,7 +503,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Args, Command};
+    use crate::{
+        args::{Args, Command},
+        testing::app_key,
+    };
 
     /// Options as the command line gives them, and nothing of the environment's secrets.
     fn options(arguments: &[&str]) -> Options {
@@ -572,24 +575,10 @@ mod tests {
         assert!(!shown.contains("marker"), "{shown}");
     }
 
-    /// A key as GitHub gives it.
-    fn key() -> SecretString {
-        use aws_lc_rs::{
-            encoding::{AsDer, Pkcs8V1Der},
-            rsa::{KeyPair, KeySize},
-        };
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
-
-        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
-        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        let text = STANDARD.encode(der.as_ref());
-        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n").into()
-    }
-
     #[test]
     fn an_app_replaces_the_token() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), key().expose_secret()).unwrap();
+        std::fs::write(file.path(), app_key().expose_secret()).unwrap();
         let mut options = options(&["--github-app-id", "4711"]);
         options.github_app_private_key_file = Some(file.path().to_owned());
         // A variable that is set to nothing is not set.
@@ -610,7 +599,7 @@ mod tests {
         let said = error(&options);
         assert!(said.contains("GITHUB_TOKEN and GITHUB_APP_ID"), "{said}");
         options.environment.github_token = None;
-        options.environment.github_app_private_key = Some(key());
+        options.environment.github_app_private_key = Some(app_key());
         let said = error(&options);
         assert!(
             said.contains("GITHUB_APP_PRIVATE_KEY_FILE are both set"),

@@ -316,6 +316,12 @@ impl World {
         plane.terminate(END_WITHIN).await
     }
 
+    /// Ends the plane with SIGINT, as Ctrl-C does. Workers and PostgreSQL end with it.
+    pub async fn interrupt_plane(&mut self) -> Result<()> {
+        let plane = self.plane.take().context("the plane does not run")?;
+        plane.interrupt(END_WITHIN).await
+    }
+
     /// Ends every worker's sidecar with SIGKILL, and returns how many there were.
     pub fn kill_agents(&self) -> Result<usize> {
         let mut killed = 0;

@@ -40,7 +40,8 @@ pub(super) async fn github(config: &Config) -> Vec<Check> {
     let token = match &config.code_host.credential {
         Some(CodeHostCredential::Token(token)) => Some(token),
         Some(CodeHostCredential::App { id, key }) => {
-            return app(&App::new(&config.code_host.api, id, key.clone())).await;
+            let workflows = config.policy.change_workflows;
+            return app(&App::new(&config.code_host.api, id, key.clone()), workflows).await;
         }
         None => None,
     };
@@ -89,7 +90,7 @@ pub(super) async fn github(config: &Config) -> Vec<Check> {
 }
 
 /// The App, and whether it asks for what the work needs.
-async fn app(app: &App) -> Vec<Check> {
+async fn app(app: &App, workflows: bool) -> Vec<Check> {
     let name = "GitHub App";
     let about = match tokio::time::timeout(ANSWER, app.about()).await {
         Ok(Ok(about)) => about,
@@ -121,7 +122,7 @@ async fn app(app: &App) -> Vec<Check> {
         Check::well(name, format!("is {}", about.login()))
     };
     let name = "GitHub App's permissions";
-    let lacking = about.lacks(Access::Work { workflows: false });
+    let lacking = about.lacks(Access::Work { workflows });
     let rights = if lacking.is_empty() {
         Check::well(name, "has all that the work needs")
     } else {

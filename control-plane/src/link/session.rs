@@ -184,6 +184,9 @@ struct Session {
     lent: Option<Lent>,
 }
 
+/// A token on its way.
+type Asked = BoxFuture<'static, Result<Lent, mainloop_github::Error>>;
+
 impl Session {
     /// Moves frames until the agent is to connect anew.
     async fn serve(
@@ -289,9 +292,7 @@ impl Session {
     }
 
     /// A token for this attempt, on its way; none where the plane has no credential.
-    async fn ask_token(
-        &self,
-    ) -> Result<Option<BoxFuture<'static, Result<Lent, mainloop_github::Error>>>, End> {
+    async fn ask_token(&self) -> Result<Option<Asked>, End> {
         let Some(tokens) = self.shared.offer.tokens.clone() else {
             return Ok(None);
         };

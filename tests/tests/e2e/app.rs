@@ -91,6 +91,7 @@ async fn an_app_s_token_is_renewed_in_mid_run_and_revoked_at_the_end() -> Result
         })
         .await;
     assert_ne!(newest.secret, first.secret);
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let api = world.github().api_url().parse()?;
     let client = |name: &str, secret: &str| {
         let repo = Repo {
@@ -162,7 +163,7 @@ async fn an_app_s_token_is_renewed_in_mid_run_and_revoked_at_the_end() -> Result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repository_without_the_app_asks_a_person_and_goes_on_when_it_is_there() -> Result<()> {
     let settings = Settings::script(script::good_day()).app(Duration::from_hours(1));
-    let world = World::with(settings).await?;
+    let mut world = World::with(settings).await?;
     let seed = script::calculator()
         .iter()
         .fold(Seed::new("ada/calc"), |seed, (path, text)| {
@@ -184,17 +185,20 @@ async fn a_repository_without_the_app_asks_a_person_and_goes_on_when_it_is_there
     world.install_app("ada/calc")?;
     item.resolve(InboxAction::Retry, "").await?;
     task.expect_item(InboxItemKind::Plan).await?;
-    task.cancel().await?;
-    task.expect_state(TaskState::Cancelled).await?;
-    world.expect_no_worker().await?;
-    world
+    // The next plane knows nothing of the token that the worker has, and gets it another.
+    world.kill_plane().await?;
+    world.start_plane().await?;
+    let second = world
         .github()
-        .wait_for("its token to be revoked", |site| {
-            of_attempts(site)
-                .last()
-                .filter(|last| last.revoked)
-                .map(drop)
-        })
+        .wait_for("a second token", |site| of_attempts(site).get(1).cloned())
         .await;
+    // Only a worker that was welcomed again gets on.
+    task.approve().await?;
+    task.expect_event("branch_pushed").await?;
+    world.interrupt_plane().await?;
+    let tokens = world.github().read(of_attempts);
+    let last = tokens.last().context("there are tokens")?;
+    assert_eq!(last.secret, second.secret);
+    assert!(last.revoked, "nobody has it any more");
     world.end().await
 }

@@ -228,11 +228,11 @@ fn lifetime(reply: &Reply, expires_at: Timestamp) -> Duration {
     let answered = reply
         .header("date")
         .and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
-    answered
-        .and_then(|answered| {
-            Duration::try_from(expires_at.duration_since(answered.timestamp())).ok()
-        })
-        .unwrap_or(HOUR)
+    answered.map_or(HOUR, |answered| {
+        let left = expires_at.duration_since(answered.timestamp());
+        // It may be over already.
+        Duration::try_from(left).unwrap_or_default()
+    })
 }
 
 #[derive(Deserialize)]
