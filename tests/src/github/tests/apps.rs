@@ -55,6 +55,14 @@ async fn a_token_reaches_one_repository_until_it_is_revoked() {
     let here = client(&world, REPO, &token.secret);
     here.repository().await.unwrap();
     assert_eq!(here.identity().await.unwrap().login, "loop[bot]");
+    let marker = mainloop_github::Marker::new("0198", mainloop_github::MarkerKind::Plan);
+    let issue = here.ensure_planning_issue(&marker, "Plan", "x").await;
+    let again = here.ensure_planning_issue(&marker, "Plan", "x").await;
+    assert_eq!(
+        issue.unwrap().number,
+        again.unwrap().number,
+        "its own text is known again"
+    );
     let other = client(&world, "acme/gadgets", &token.secret);
     assert_eq!(
         other.repository().await.unwrap_err().class(),
@@ -62,7 +70,6 @@ async fn a_token_reaches_one_repository_until_it_is_revoked() {
     );
     let watching = api.token(&repo(REPO), Access::Watch).await.unwrap();
     let issues = client(&world, REPO, &watching.secret);
-    let marker = mainloop_github::Marker::new("0198", mainloop_github::MarkerKind::Plan);
     let refused = issues.ensure_planning_issue(&marker, "Plan", "x").await;
     assert!(matches!(
         refused.unwrap_err().class(),
