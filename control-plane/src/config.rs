@@ -204,7 +204,7 @@ pub enum Error {
     AppId,
     /// The App's key does not read.
     #[error("{0} holds no usable key")]
-    AppKey(&'static str, #[source] mainloop_github::Error),
+    AppKey(&'static str, #[source] Box<mainloop_github::Error>),
     /// The policy file is wrong.
     #[error(transparent)]
     Policy(#[from] policy::Error),
@@ -434,7 +434,7 @@ fn app(options: &Options) -> Result<Option<CodeHostCredential>, Error> {
     {
         return Err(Error::AppId);
     }
-    let key = AppKey::from_pem(&key).map_err(|error| Error::AppKey(from, error))?;
+    let key = AppKey::from_pem(&key).map_err(|error| Error::AppKey(from, error.into()))?;
     Ok(Some(CodeHostCredential::App {
         id: id.to_owned(),
         key,
