@@ -579,7 +579,8 @@ mod tests {
     fn an_app_replaces_the_token() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), app_key().expose_secret()).unwrap();
-        let mut options = options(&["--github-app-id", "4711"]);
+        let mut options = options(&[]);
+        options.github_app_id = Some("4711".to_owned());
         options.github_app_private_key_file = Some(file.path().to_owned());
         // A variable that is set to nothing is not set.
         options.environment.github_token = Some(String::new().into());
@@ -609,12 +610,14 @@ mod tests {
 
     #[test]
     fn half_an_app_is_none() {
-        let said = error(&options(&["--github-app-id", "4711"]));
+        let mut options = options(&[]);
+        options.github_app_id = Some("4711".to_owned());
+        let said = error(&options);
         assert!(
             said.contains("GITHUB_APP_PRIVATE_KEY_FILE is not"),
             "{said}"
         );
-        let mut options = options(&[]);
+        options.github_app_id = None;
         options.environment.github_app_private_key = Some("marker".into());
         let said = error(&options);
         assert!(said.contains("GITHUB_APP_ID is not"), "{said}");
