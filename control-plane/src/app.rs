@@ -13,10 +13,12 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     check,
+    code_host::Tokens,
     config::{Config, Database, ModelKind},
     db::{self, Store, claims::Caps},
     dispatch, errors,
@@ -141,8 +143,10 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         },
         slots: config.slots,
     };
+    let tokens = Tokens::new(&config.code_host);
     let offer = Offer {
         credentials: credentials(&config),
+        tokens: tokens.clone(),
         policy: policy::worker_policy,
     };
     let link = Link::new(
@@ -157,7 +161,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     // Not before somebody can reach us: no worker is started for nobody, and none is judged by its silence.
     start_rescue(&config, &store, replica, lease, &host, &supervisor);
     let launcher = start_loops(&config, &store, &host, &health, &supervisor);
-    identify(&config, health, &supervisor);
+    if let Some(tokens) = &tokens {
+        start_code_host(&config, &store, tokens, health, &supervisor);
+    }
     tracing::info!(socket = %config.socket().display(), "plane is ready");
 
     let keep = async {
@@ -184,6 +190,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
         if ends_all {
             launcher.end_all().await;
+            if let Some(Tokens::Minted(mint)) = &tokens {
+                mint.revoke_all().await;
+            }
             if let Some(server) = server
                 && let Err(error) = server.stop().await
             {
@@ -359,17 +368,6 @@ fn start_loops(
         OnExit::Fatal,
         watchers::notify(store.clone(), stop.clone()),
     );
-    if let Some(token) = &config.code_host.token {
-        let watch = Watch::new(
-            store.clone(),
-            watch::Options {
-                api: config.code_host.api.clone(),
-                token: token.clone(),
-                interval: config.policy.watch_interval(),
-            },
-        );
-        supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop));
-    }
     launcher()
 }
 
@@ -394,12 +392,6 @@ fn credentials(config: &Config) -> Credentials {
         git_url: bare(&config.code_host.url),
         ..Credentials::default()
     };
-    if let Some(token) = &config.code_host.token {
-        token
-            .expose_secret()
-            .trim()
-            .clone_into(&mut credentials.github_token);
-    }
     if let Some(model) = &config.model {
         credentials.model_url = bare(&model.url);
         credentials.set_model_kind(match model.kind {
@@ -451,34 +443,44 @@ async fn listen(
     Ok(())
 }
 
-/// Learns who the code host's credential is, for `status`; a host that does not answer delays nothing.
-fn identify(config: &Config, health: Health, supervisor: &Supervisor) {
-    let Some(token) = config.code_host.token.clone() else {
-        return;
-    };
-    let api = config.code_host.api.clone();
+/// Starts what asks the code host.
+fn start_code_host(
+    config: &Config,
+    store: &Store,
+    tokens: &Tokens,
+    health: Health,
+    supervisor: &Supervisor,
+) {
     let stop = supervisor.stop_token();
-    supervisor.spawn("identify", OnExit::Log, async move {
-        let repo = mainloop_github::Repo {
-            owner: "mainloop".to_owned(),
-            name: "identity".to_owned(),
-        };
-        let asked = async {
-            mainloop_github::Client::new(&api, repo, &token)?
-                .identity()
-                .await
-        };
-        let answer = tokio::select! {
-            () = stop.cancelled() => return,
-            answer = asked => answer,
-        };
-        match answer {
-            Ok(identity) => health.set_login(&identity.login),
-            Err(error) => {
-                let problem = format!("the code host's credential: {}", errors::chain(&error));
-                tracing::warn!("{problem}");
-                health.set_problem("code host", Some(problem));
-            }
+    let watch = Watch::new(
+        store.clone(),
+        watch::Options {
+            api: config.code_host.api.clone(),
+            tokens: tokens.clone(),
+            interval: config.policy.watch_interval(),
+        },
+    );
+    supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop.clone()));
+    if let Tokens::Minted(mint) = tokens {
+        let keeping = mint.clone().keep(store.clone(), stop.clone());
+        supervisor.spawn("tokens", OnExit::Fatal, keeping);
+    }
+    let (api, tokens) = (config.code_host.api.clone(), tokens.clone());
+    supervisor.spawn("identify", OnExit::Log, identify(api, tokens, health, stop));
+}
+
+/// Learns who the code host's credential is, for `status`; a host that does not answer delays nothing.
+async fn identify(api: url::Url, tokens: Tokens, health: Health, stop: CancellationToken) {
+    let answer = tokio::select! {
+        () = stop.cancelled() => return,
+        answer = tokens.login(&api) => answer,
+    };
+    match answer {
+        Ok(login) => health.set_login(&login),
+        Err(error) => {
+            let problem = format!("the code host's credential: {}", errors::chain(&error));
+            tracing::warn!("{problem}");
+            health.set_problem("code host", Some(problem));
         }
-    });
+    }
 }

@@ -109,6 +109,13 @@ pub struct Options {
     /// File with the code host's token, instead of `GITHUB_TOKEN`.
     #[arg(long, env = "MAINLOOP_GITHUB_TOKEN_FILE", value_name = "FILE")]
     pub github_token_file: Option<PathBuf>,
+    /// GitHub App to act as, instead of a token: its id or its client id. Its private key is read from
+    /// `GITHUB_APP_PRIVATE_KEY`, or from a file.
+    #[arg(long, env = "GITHUB_APP_ID", value_name = "ID")]
+    pub github_app_id: Option<String>,
+    /// File with the App's private key, PEM.
+    #[arg(long, env = "GITHUB_APP_PRIVATE_KEY_FILE", value_name = "FILE")]
+    pub github_app_private_key_file: Option<PathBuf>,
     /// The Claude Code CLI that workers run. Default: `/var/lib/mainloop/claude/<version>/claude` for root, else
     /// `~/.cache/mainloop/claude/<version>/claude`.
     #[arg(long, env = "MAINLOOP_CLAUDE", value_name = "FILE")]
@@ -154,6 +161,13 @@ pub enum LogFormat {
 pub struct Environment {
     #[arg(long, env = "GITHUB_TOKEN", hide = true, hide_env_values = true)]
     pub github_token: Option<SecretString>,
+    #[arg(
+        long,
+        env = "GITHUB_APP_PRIVATE_KEY",
+        hide = true,
+        hide_env_values = true
+    )]
+    pub github_app_private_key: Option<SecretString>,
     #[arg(long, env = "ANTHROPIC_API_KEY", hide = true, hide_env_values = true)]
     pub anthropic_api_key: Option<SecretString>,
     #[arg(
@@ -196,7 +210,9 @@ mod tests {
         let serve = command.find_subcommand_mut("serve").unwrap();
         let help = serve.render_long_help().to_string();
         assert!(
-            !help.contains("github-token ") && !help.contains("anthropic"),
+            !help.contains("github-token ")
+                && !help.contains("app-private-key ")
+                && !help.contains("anthropic"),
             "{help}"
         );
         assert!(help.contains("--github-token-file"), "{help}");
@@ -204,7 +220,12 @@ mod tests {
 
     #[test]
     fn what_the_environment_says_is_refused_on_the_command_line() {
-        for option in ["--github-token", "--anthropic-api-key", "--home"] {
+        for option in [
+            "--github-token",
+            "--github-app-private-key",
+            "--anthropic-api-key",
+            "--home",
+        ] {
             for command in ["serve", "check"] {
                 let arguments = ["plane", command, option, "sk-marker"];
                 let matches = Args::command().try_get_matches_from(arguments).unwrap();

@@ -144,7 +144,10 @@ fn refused(error: &config::Error) -> Check {
         | config::Error::Read { .. }
         | config::Error::OpenListen(_)
         | config::Error::BaseUrl(_)
-        | config::Error::Ambiguous(..) => ("configuration", "set it right, and run this again"),
+        | config::Error::Ambiguous(..)
+        | config::Error::HalfApp { .. }
+        | config::Error::AppId
+        | config::Error::AppKey(..) => ("configuration", "set it right, and run this again"),
     };
     Check::wrong(name, errors::chain(error), fix)
 }

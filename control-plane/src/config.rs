@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mainloop_github::AppKey;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use url::Url;
@@ -81,8 +82,22 @@ pub struct CodeHost {
     pub url: Url,
     /// Base of the REST API.
     pub api: Url,
-    /// Credential for both.
-    pub token: Option<SecretString>,
+    /// How to get at both; none when no credential was given.
+    pub credential: Option<CodeHostCredential>,
+}
+
+/// How to get at the code host.
+#[derive(Clone, Debug)]
+pub enum CodeHostCredential {
+    /// One token for everything.
+    Token(SecretString),
+    /// A GitHub App, which has a token made for each use.
+    App {
+        /// Its id or client id.
+        id: String,
+        /// Its private key.
+        key: AppKey,
+    },
 }
 
 /// How workers reach the model.
@@ -176,6 +191,20 @@ pub enum Error {
     /// Two credentials that exclude each other.
     #[error("{0} and {1} are both set: keep the one that workers are to use")]
     Ambiguous(&'static str, &'static str),
+    /// A GitHub App is its id and its key.
+    #[error("a GitHub App needs both: {given} is set, and {missing} is not")]
+    HalfApp {
+        /// What is there.
+        given: &'static str,
+        /// What is not.
+        missing: &'static str,
+    },
+    /// The id would be no part of a request.
+    #[error("GITHUB_APP_ID is neither an App's id nor its client id: both are letters and digits")]
+    AppId,
+    /// The App's key does not read.
+    #[error("{0} holds no usable key")]
+    AppKey(&'static str, #[source] Box<mainloop_github::Error>),
     /// The policy file is wrong.
     #[error(transparent)]
     Policy(#[from] policy::Error),
@@ -208,13 +237,14 @@ impl Config {
     /// Credentials that `serve` cannot do without.
     pub fn missing(&self) -> Vec<Missing> {
         let mut missing = Vec::new();
-        if self.code_host.token.is_none() {
+        if self.code_host.credential.is_none() {
             missing.push(Missing {
                 name: "GITHUB_TOKEN",
                 purpose: "workers read the repository, push branches and open issues and pull requests with it",
                 source: "Make a classic token with the scopes `repo` and `workflow` at \
                          https://github.com/settings/tokens/new?scopes=repo,workflow, or name a file with \
-                         --github-token-file",
+                         --github-token-file; or give a GitHub App by GITHUB_APP_ID and \
+                         GITHUB_APP_PRIVATE_KEY_FILE",
             });
         }
         if self.model.is_none() {
@@ -339,27 +369,80 @@ fn code_host(options: &Options) -> Result<CodeHost, Error> {
             base_url("--github-url", &format!("{base}/api/v3"))?
         }
     };
-    let token = match &options.github_token_file {
-        Some(file) => {
-            let text = read("the code host's token", file)?;
-            Some(SecretString::from(text.trim()))
-        }
-        None => options.environment.github_token.clone(),
-    };
     Ok(CodeHost {
         url,
         api,
-        token: token.filter(|token| !token.expose_secret().trim().is_empty()),
+        credential: code_host_credential(options)?,
     })
+}
+
+/// A secret that is set, and not to nothing.
+fn set(secret: Option<&SecretString>) -> Option<SecretString> {
+    secret
+        .filter(|secret| !secret.expose_secret().trim().is_empty())
+        .cloned()
+}
+
+fn code_host_credential(options: &Options) -> Result<Option<CodeHostCredential>, Error> {
+    let environment = &options.environment;
+    let token = match &options.github_token_file {
+        Some(file) => {
+            let text = read("the code host's token", file)?;
+            set(Some(&text.trim().into()))
+        }
+        None => set(environment.github_token.as_ref()),
+    };
+    let app = app(options)?;
+    match (token, app) {
+        (Some(_), Some(_)) => Err(Error::Ambiguous("GITHUB_TOKEN", "GITHUB_APP_ID")),
+        (Some(token), None) => Ok(Some(CodeHostCredential::Token(token))),
+        (None, app) => Ok(app),
+    }
+}
+
+fn app(options: &Options) -> Result<Option<CodeHostCredential>, Error> {
+    const ID: &str = "GITHUB_APP_ID";
+    const KEY: &str = "GITHUB_APP_PRIVATE_KEY";
+    const KEY_FILE: &str = "GITHUB_APP_PRIVATE_KEY_FILE";
+    let id = options.github_app_id.as_deref().map(str::trim);
+    let file = options.github_app_private_key_file.as_deref();
+    let file = file.filter(|file| !file.as_os_str().is_empty());
+    let (from, key) = match (
+        set(options.environment.github_app_private_key.as_ref()),
+        file,
+    ) {
+        (Some(_), Some(_)) => return Err(Error::Ambiguous(KEY, KEY_FILE)),
+        (Some(key), None) => (KEY, Some(key)),
+        (None, Some(file)) => (KEY_FILE, Some(read("the App's private key", file)?.into())),
+        (None, None) => (KEY_FILE, None),
+    };
+    let (id, key) = match (id.filter(|id| !id.is_empty()), key) {
+        (None, None) => return Ok(None),
+        (Some(id), Some(key)) => (id, key),
+        (given, _) => {
+            let (given, missing) = if given.is_some() {
+                (ID, KEY_FILE)
+            } else {
+                (from, ID)
+            };
+            return Err(Error::HalfApp { given, missing });
+        }
+    };
+    if !id
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+    {
+        return Err(Error::AppId);
+    }
+    let key = AppKey::from_pem(&key).map_err(|error| Error::AppKey(from, error.into()))?;
+    Ok(Some(CodeHostCredential::App {
+        id: id.to_owned(),
+        key,
+    }))
 }
 
 fn model(options: &Options) -> Result<Option<ModelCredential>, Error> {
     let environment = &options.environment;
-    let set = |secret: &Option<SecretString>| {
-        secret
-            .clone()
-            .filter(|secret| !secret.expose_secret().trim().is_empty())
-    };
     let url = match environment
         .anthropic_base_url
         .as_deref()
@@ -372,17 +455,17 @@ fn model(options: &Options) -> Result<Option<ModelCredential>, Error> {
         (
             ModelKind::Gateway,
             "ANTHROPIC_AUTH_TOKEN",
-            set(&environment.anthropic_auth_token),
+            set(environment.anthropic_auth_token.as_ref()),
         ),
         (
             ModelKind::ApiKey,
             "ANTHROPIC_API_KEY",
-            set(&environment.anthropic_api_key),
+            set(environment.anthropic_api_key.as_ref()),
         ),
         (
             ModelKind::OauthToken,
             "CLAUDE_CODE_OAUTH_TOKEN",
-            set(&environment.claude_code_oauth_token),
+            set(environment.claude_code_oauth_token.as_ref()),
         ),
     ];
     let mut there = found
@@ -420,7 +503,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Args, Command};
+    use crate::{
+        args::{Args, Command},
+        testing::app_key,
+    };
 
     /// Options as the command line gives them, and nothing of the environment's secrets.
     fn options(arguments: &[&str]) -> Options {
@@ -430,8 +516,11 @@ mod tests {
         let Command::Serve(mut options) = Args::try_parse_from(all).unwrap().command else {
             panic!("serve was asked for");
         };
+        options.github_app_id = None;
+        options.github_app_private_key_file = None;
         let environment = &mut options.environment;
         environment.github_token = None;
+        environment.github_app_private_key = None;
         environment.anthropic_api_key = None;
         environment.anthropic_auth_token = None;
         environment.claude_code_oauth_token = None;
@@ -484,6 +573,64 @@ mod tests {
         assert_eq!(config.missing(), []);
         let shown = format!("{config:?} {options:?}");
         assert!(!shown.contains("marker"), "{shown}");
+    }
+
+    #[test]
+    fn an_app_replaces_the_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), app_key().expose_secret()).unwrap();
+        let mut options = options(&[]);
+        options.github_app_id = Some("4711".to_owned());
+        options.github_app_private_key_file = Some(file.path().to_owned());
+        // A variable that is set to nothing is not set.
+        options.environment.github_token = Some(String::new().into());
+        let config = Config::load(&options).unwrap();
+        assert!(
+            matches!(&config.code_host.credential, Some(CodeHostCredential::App { id, .. }) if id == "4711"),
+            "{config:?}"
+        );
+        assert!(
+            !config
+                .missing()
+                .iter()
+                .any(|missing| missing.name == "GITHUB_TOKEN")
+        );
+
+        options.environment.github_token = Some("ghp_marker".into());
+        let said = error(&options);
+        assert!(said.contains("GITHUB_TOKEN and GITHUB_APP_ID"), "{said}");
+        options.environment.github_token = None;
+        options.environment.github_app_private_key = Some(app_key());
+        let said = error(&options);
+        assert!(
+            said.contains("GITHUB_APP_PRIVATE_KEY_FILE are both set"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn half_an_app_is_none() {
+        let mut options = options(&[]);
+        options.github_app_id = Some("4711".to_owned());
+        let said = error(&options);
+        assert!(
+            said.contains("GITHUB_APP_PRIVATE_KEY_FILE is not"),
+            "{said}"
+        );
+        options.github_app_id = None;
+        options.environment.github_app_private_key = Some("marker".into());
+        let said = error(&options);
+        assert!(said.contains("GITHUB_APP_ID is not"), "{said}");
+        options.github_app_id = Some("4711".to_owned());
+        let refused = Config::load(&options).unwrap_err();
+        let said = crate::errors::chain(&refused);
+        assert!(
+            said.contains("GITHUB_APP_PRIVATE_KEY holds no usable key"),
+            "{said}"
+        );
+        assert!(!said.contains("marker"), "{said}");
+        options.github_app_id = Some("my app".to_owned());
+        assert!(error(&options).contains("neither an App's id"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod args;
 pub mod check;
+pub mod code_host;
 pub mod config;
 pub mod db;
 pub mod dispatch;

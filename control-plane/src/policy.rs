@@ -42,6 +42,8 @@ pub struct Policy {
     pub committer: Committer,
     /// Whether merging the pull request closes the issue.
     pub close_issue_on_merge: bool,
+    /// Whether a GitHub App's token may push changes of `.github/workflows`.
+    pub change_workflows: bool,
     /// Repositories that tasks may name, as `owner/name` or `owner/*`; all when empty.
     pub repositories: Vec<String>,
     /// Seconds that a setup command may take.
@@ -214,6 +216,7 @@ impl Default for Policy {
             toolchains: Toolchains::default(),
             committer: Committer::default(),
             close_issue_on_merge: true,
+            change_workflows: false,
             repositories: Vec::new(),
             setup_seconds: 900,
             no_ci_after_seconds: 120,
@@ -465,6 +468,11 @@ pub fn allows_repository(listed: &[String], owner: &str, name: &str) -> bool {
                 o.eq_ignore_ascii_case(owner) && (n == "*" || n.eq_ignore_ascii_case(name))
             })
         })
+}
+
+/// Whether pushes of a task with this snapshot may change workflow files.
+pub fn may_change_workflows(snapshot: &serde_json::Value) -> bool {
+    Policy::of_snapshot(snapshot).change_workflows
 }
 
 /// What the worker of a task with this snapshot needs of its policy.

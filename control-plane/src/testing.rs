@@ -10,6 +10,12 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::SecretString;
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::{NoTls, error::SqlState};
 
@@ -32,6 +38,14 @@ pub(crate) async fn store() -> Store {
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     create(server, &name, TEMPLATE).await;
     Store::new(server.config_for(&name))
+}
+
+/// A private key of a GitHub App.
+pub(crate) fn app_key() -> SecretString {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let text = STANDARD.encode(der.as_ref());
+    format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n").into()
 }
 
 /// A folder that the server's user can pass through.

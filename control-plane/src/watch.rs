@@ -6,14 +6,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use mainloop_core::Event;
-use mainloop_github::{Client, Conditional, PullState, Repo};
-use secrecy::SecretString;
+use mainloop_github::{Class, Client, Conditional, PullState, Repo};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
 use crate::{
+    code_host::{Lent, Tokens},
     db::{self, Occurrence, Store, pulls::Watched},
     errors,
 };
@@ -26,8 +26,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Base of the REST API.
     pub api: Url,
-    /// Token that reads pull requests.
-    pub token: SecretString,
+    /// Tokens that read pull requests.
+    pub tokens: Tokens,
     /// Pause between two looks at the same pull request.
     pub interval: Duration,
 }
@@ -37,8 +37,8 @@ pub struct Options {
 pub struct Watch {
     store: Store,
     options: Options,
-    /// One client a repository: making one parses certificates.
-    clients: HashMap<String, Client>,
+    /// One client a repository, with its token: making one parses certificates.
+    clients: HashMap<String, (Client, Lent)>,
 }
 
 impl Watch {
@@ -77,7 +77,7 @@ impl Watch {
     }
 
     async fn look(&mut self, watched: Watched) {
-        let result = match self.client(&watched) {
+        let result = match self.client(&watched).await {
             Ok(client) => {
                 let etag = (!watched.etag.is_empty()).then_some(watched.etag.as_str());
                 client.pull_if_changed(watched.number.into(), etag).await
@@ -95,6 +95,10 @@ impl Watch {
                 self.seen(watched.task, event, etag.as_deref()).await
             }
             Err(error) => {
+                if error.class() == Class::Unauthorized {
+                    // Revoked from outside, it may be: the next look gets another one.
+                    self.clients.remove(&key(&watched));
+                }
                 tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not look at a pull request");
                 self.store.pull_failed(watched.task).await
             }
@@ -118,17 +122,24 @@ impl Watch {
         self.store.pull_seen(task, etag.unwrap_or_default()).await
     }
 
-    fn client(&mut self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
-        let key = format!("{}/{}", watched.owner, watched.name);
-        if let Some(client) = self.clients.get(&key) {
+    async fn client(&mut self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
+        let key = key(watched);
+        if let Some((client, lent)) = self.clients.get(&key)
+            && !lent.is_due()
+        {
             return Ok(client.clone());
         }
         let repo = Repo {
             owner: watched.owner.clone(),
             name: watched.name.clone(),
         };
-        let client = Client::new(&self.options.api, repo, &self.options.token)?;
-        self.clients.insert(key, client.clone());
+        let lent = self.options.tokens.for_watch(&repo).await?;
+        let client = Client::new(&self.options.api, repo, &lent.secret)?;
+        self.clients.insert(key, (client.clone(), lent));
         Ok(client)
     }
+}
+
+fn key(watched: &Watched) -> String {
+    format!("{}/{}", watched.owner, watched.name)
 }

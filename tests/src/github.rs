@@ -8,6 +8,7 @@
 //! `rest` has the table of operations, `changes` what they do to the `site`, `ci` the workflows that really run.
 
 mod access;
+mod apps;
 mod call;
 mod changes;
 mod ci;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use access::{Level, Role, Scope, Token, TokenKind};
+pub use apps::{App, AppKey, Installation, Minted};
 pub use ci::{CiPolicy, Conclusion, Status};
 pub use faults::{Fault, FaultKind};
 pub use git::Files;
@@ -99,6 +101,9 @@ impl GitHub {
             requests: Vec::new(),
             violations: Vec::new(),
             tokens: HashMap::new(),
+            apps: BTreeMap::new(),
+            installations: BTreeMap::new(),
+            minted: Vec::new(),
             spent: HashMap::new(),
             faults: Vec::new(),
             to_run: Vec::new(),
@@ -157,6 +162,17 @@ impl GitHub {
             site.add_user(&token.login);
             site.tokens.insert(secret.to_owned(), token);
         });
+    }
+
+    /// A new App, with the permissions that mainloop asks people to give it.
+    pub fn add_app(&self, slug: &str, owner: &str, lifetime: Duration) -> anyhow::Result<AppKey> {
+        self.hub
+            .change(|site| apps::create(site, slug, owner, lifetime))
+    }
+
+    /// Installs an App on a repository.
+    pub fn install_app(&self, app: u64, repo: &str) -> anyhow::Result<()> {
+        self.act(|site| apps::install(site, app, repo))
     }
 
     /// From now on the token gets 401.

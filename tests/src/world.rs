@@ -73,6 +73,8 @@ pub struct Settings {
     policy: String,
     /// Lines for its `[limits]`.
     limits: String,
+    /// The plane acts as a GitHub App whose tokens live so long.
+    app: Option<Duration>,
 }
 
 impl Settings {
@@ -82,6 +84,7 @@ impl Settings {
             script,
             policy: String::new(),
             limits: String::new(),
+            app: None,
         }
     }
 
@@ -89,6 +92,13 @@ impl Settings {
     #[must_use]
     pub fn policy(mut self, lines: &str) -> Self {
         self.policy = format!("{lines}\n");
+        self
+    }
+
+    /// The plane has no token but acts as a GitHub App, whose tokens live so long.
+    #[must_use]
+    pub fn app(mut self, lifetime: Duration) -> Self {
+        self.app = Some(lifetime);
         self
     }
 
@@ -106,6 +116,8 @@ pub struct World {
     plane: Option<Plane>,
     options: plane::Options,
     secrets: Secrets,
+    /// The GitHub App that the plane acts as.
+    app: Option<u64>,
     ended: bool,
     // Removed after everything that lives in it.
     folder: TempDir,
@@ -115,7 +127,7 @@ pub struct World {
 /// Credentials that exist in a world: what must never be found where Claude can read.
 #[derive(Clone, Debug)]
 pub struct Secrets {
-    /// The code host's token.
+    /// The code host's token, or the App's private key.
     pub github: String,
     /// The model's API key.
     pub model: String,
@@ -159,19 +171,26 @@ impl World {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .context("open the world's folder")?;
         let policy = policy(&settings);
-        let secrets = Secrets {
+        let mut secrets = Secrets {
             github: format!("ghp_{}", Uuid::new_v4().simple()),
             model: format!("sk-ant-api03-{}", Uuid::new_v4().simple()),
         };
         let github = GitHub::start(GitHubOptions::default())
             .await
             .context("start the emulated code host")?;
-        github.add_token(&secrets.github, github::Token::classic(BOT));
+        let app = if let Some(lifetime) = settings.app {
+            let key = github.add_app(BOT, PERSON, lifetime)?;
+            secrets.github = key.pem;
+            Some(key.id)
+        } else {
+            github.add_token(&secrets.github, github::Token::classic(BOT));
+            None
+        };
         let script = settings
             .script
             .accepting(Credential::ApiKey(secrets.model.clone()));
         let model = Anthropic::start(script).await?;
-        let options = options(folder.path(), &github, &model, &secrets)?;
+        let options = options(folder.path(), &github, &model, &secrets, app)?;
         fs::create_dir(&options.data).context("make the data folder")?;
         fs::set_permissions(&options.data, fs::Permissions::from_mode(0o755))
             .context("open the data folder")?;
@@ -188,6 +207,7 @@ impl World {
             plane: None,
             options,
             secrets,
+            app,
             ended: false,
             folder,
             _place: place,
@@ -241,7 +261,10 @@ impl World {
             .iter()
             .fold(Seed::new(&full), |seed, (path, text)| seed.file(path, text));
         self.github().seed(seed)?;
-        self.github().add_collaborator(&full, BOT, Role::Write)?;
+        match self.app {
+            Some(_) => self.install_app(&full)?,
+            None => self.github().add_collaborator(&full, BOT, Role::Write)?,
+        }
         Ok(format!("{}/{full}", self.github().base_url()))
     }
 
@@ -255,6 +278,12 @@ impl World {
             ..CreateTaskRequest::default()
         })
         .await
+    }
+
+    /// Installs the App that the plane acts as on `owner/name`.
+    pub fn install_app(&self, repo: &str) -> Result<()> {
+        let app = self.app.context("this world's plane has a token")?;
+        self.github().install_app(app, repo)
     }
 
     /// Proposes a task.
@@ -310,6 +339,12 @@ impl World {
     pub async fn terminate_plane(&mut self) -> Result<()> {
         let plane = self.plane.take().context("the plane does not run")?;
         plane.terminate(END_WITHIN).await
+    }
+
+    /// Ends the plane with SIGINT, as Ctrl-C does. Workers and PostgreSQL end with it.
+    pub async fn interrupt_plane(&mut self) -> Result<()> {
+        let plane = self.plane.take().context("the plane does not run")?;
+        plane.interrupt(END_WITHIN).await
     }
 
     /// Ends every worker's sidecar with SIGKILL, and returns how many there were.
@@ -416,6 +451,7 @@ fn options(
     github: &GitHub,
     model: &anthropic::Running,
     secrets: &Secrets,
+    app: Option<u64>,
 ) -> Result<plane::Options> {
     let text = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
     let mut env = vec![
@@ -431,10 +467,16 @@ fn options(
         ),
         text("RUST_BACKTRACE", "1"),
         text("NO_COLOR", "1"),
-        text("GITHUB_TOKEN", &secrets.github),
         text("ANTHROPIC_API_KEY", &secrets.model),
         text("ANTHROPIC_BASE_URL", &model.base_url),
     ];
+    match app {
+        Some(id) => env.extend([
+            text("GITHUB_APP_ID", &id.to_string()),
+            text("GITHUB_APP_PRIVATE_KEY", &secrets.github),
+        ]),
+        None => env.push(text("GITHUB_TOKEN", &secrets.github)),
+    }
     env.extend(plane::passed_on());
     let args = [
         "--policy".into(),

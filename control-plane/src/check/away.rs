@@ -7,13 +7,14 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use mainloop_github::{Access, App, Class};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
 use super::Check;
 use crate::{
-    config::{Config, ModelCredential, ModelKind},
+    config::{CodeHostCredential, Config, ModelCredential, ModelKind},
     errors,
 };
 
@@ -36,7 +37,15 @@ struct Answer {
 /// The token, and whether it can read checks.
 pub(super) async fn github(config: &Config) -> Vec<Check> {
     let name = "GitHub token";
-    let Some(token) = &config.code_host.token else {
+    let token = match &config.code_host.credential {
+        Some(CodeHostCredential::Token(token)) => Some(token),
+        Some(CodeHostCredential::App { id, key }) => {
+            let workflows = config.policy.change_workflows;
+            return app(&App::new(&config.code_host.api, id, key.clone()), workflows).await;
+        }
+        None => None,
+    };
+    let Some(token) = token else {
         let missing = config.missing();
         let missing = missing
             .iter()
@@ -78,6 +87,49 @@ pub(super) async fn github(config: &Config) -> Vec<Check> {
         }
     };
     vec![known, rights(secret, &answer.headers)]
+}
+
+/// The App, and whether it asks for what the work needs.
+async fn app(app: &App, workflows: bool) -> Vec<Check> {
+    let name = "GitHub App";
+    let about = match tokio::time::timeout(ANSWER, app.about()).await {
+        Ok(Ok(about)) => about,
+        Ok(Err(error)) => {
+            let fix = match error.class() {
+                Class::Unauthorized | Class::NotFound => {
+                    "see whether GITHUB_APP_ID and the private key are of the same App, and whether this machine's clock is right"
+                }
+                _ => {
+                    "see whether this machine reaches the code host, and whether --github-url and --github-api-url are right"
+                }
+            };
+            return vec![Check::wrong(name, errors::chain(&error), fix)];
+        }
+        Err(_) => {
+            let detail = format!("GitHub does not answer within {} s", ANSWER.as_secs());
+            let fix = "see whether this machine reaches the code host";
+            return vec![Check::wrong(name, detail, fix)];
+        }
+    };
+    let known = if about.installations == Some(0) {
+        let fix = "install it on the accounts whose repositories tasks may name: App settings, Install App";
+        Check::wrong(
+            name,
+            format!("is {}; nobody has installed it", about.login()),
+            fix,
+        )
+    } else {
+        Check::well(name, format!("is {}", about.login()))
+    };
+    let name = "GitHub App's permissions";
+    let lacking = about.lacks(Access::Work { workflows });
+    let rights = if lacking.is_empty() {
+        Check::well(name, "has all that the work needs")
+    } else {
+        let fix = "give them to it: App settings, Permissions & events; then accept them where it is installed";
+        Check::wrong(name, format!("lacks {}", lacking.join(", ")), fix)
+    };
+    vec![known, rights]
 }
 
 /// What the token may do, as far as it shows without a repository.

@@ -23,8 +23,11 @@ fn options(data_dir: &Path, change: impl FnOnce(&mut Options)) -> Options {
     };
     options.database_url = None;
     options.policy = None;
+    options.github_app_id = None;
+    options.github_app_private_key_file = None;
     let environment = &mut options.environment;
     environment.github_token = None;
+    environment.github_app_private_key = None;
     environment.anthropic_api_key = None;
     environment.anthropic_auth_token = None;
     environment.claude_code_oauth_token = None;
@@ -183,6 +186,57 @@ async fn tokens_that_are_refused_or_too_weak_are_named() {
 
     let report = github("403 Forbidden", "", "ghs_x").await;
     assert!(find(&report, "GitHub token").ok, "{report:?}");
+}
+
+async fn app(status: &str, body: &str) -> (Report, String) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = crate::testing::folder();
+    let (github, mut asked) = server(status, "", body).await;
+    let report = run(&options(folder.path(), |options| {
+        options.github_api_url = Some(github);
+        options.github_app_id = Some("4711".to_owned());
+        options.environment.github_app_private_key = Some(crate::testing::app_key());
+    }))
+    .await;
+    (report, asked.recv().await.unwrap())
+}
+
+#[tokio::test]
+async fn an_app_is_tried_and_what_it_lacks_is_named() {
+    let all = r#""contents":"write","issues":"write","pull_requests":"write","checks":"read","statuses":"read","actions":"read","metadata":"read""#;
+    let body = format!(r#"{{"slug":"loop","permissions":{{{all}}},"installations_count":1}}"#);
+    let (report, question) = app("200 OK", &body).await;
+    assert_eq!(find(&report, "GitHub App").detail, "is loop[bot]");
+    assert!(find(&report, "GitHub App's permissions").ok, "{report:?}");
+    assert!(
+        question.starts_with("GET /app ") && question.contains("Bearer ey"),
+        "{question}"
+    );
+
+    let body = r#"{"slug":"loop","permissions":{"contents":"write","metadata":"read"},"installations_count":0}"#;
+    let (report, _) = app("200 OK", body).await;
+    let check = find(&report, "GitHub App");
+    assert!(
+        !check.ok && check.detail.contains("nobody has installed it"),
+        "{check:?}"
+    );
+    let check = find(&report, "GitHub App's permissions");
+    assert!(
+        !check.ok && check.detail.contains("issues: write"),
+        "{check:?}"
+    );
+
+    let (report, _) = app(
+        "401 Unauthorized",
+        r#"{"message":"A JSON web token could not be decoded"}"#,
+    )
+    .await;
+    let check = find(&report, "GitHub App");
+    assert!(
+        !check.ok && check.detail.contains("could not be decoded"),
+        "{check:?}"
+    );
+    assert!(check.fix.as_deref().unwrap().contains("clock"), "{check:?}");
 }
 
 #[tokio::test]

@@ -68,6 +68,10 @@ AND attempt.host_id <> $1 AND attempt.created_at < clock_timestamp() - make_inte
 SELECT 1 FROM replica WHERE replica.host_id = attempt.host_id AND replica.lease_until > clock_timestamp()) \
 ORDER BY attempt.id LIMIT 10";
 
+const ENDED_AMONG: &str = "\
+SELECT id FROM unnest($1::uuid[]) AS id WHERE NOT EXISTS (\
+SELECT 1 FROM attempt WHERE attempt.id = id.id AND attempt.state <> 'ended')";
+
 const EARLIER_COST: &str = "SELECT coalesce(sum(cost_micros), 0)::bigint AS cost FROM attempt WHERE task_id = $1 AND n < $2";
 
 /// The task is locked before its attempt, as every transition does.
@@ -110,6 +114,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("attempts::EXPIRED", EXPIRED),
     ("attempts::STILL_EXPIRED", STILL_EXPIRED),
     ("attempts::STRAYS", STRAYS),
+    ("attempts::ENDED_AMONG", ENDED_AMONG),
     ("attempts::EARLIER_COST", EARLIER_COST),
     ("attempts::SPEND", SPEND),
     ("attempts::HOLD_LEASE", HOLD_LEASE),
@@ -267,6 +272,14 @@ impl Store {
                 task_id: row.get("task_id"),
                 n: number(&row),
             }))
+    }
+
+    /// Those of `attempts` that have ended.
+    pub async fn ended_attempts(&self, attempts: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let what = "see which attempts have ended";
+        let client = self.connection(what).await?;
+        let rows = query(&client, what, ENDED_AMONG, &[&attempts]).await?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
     /// Takes a stream of the attempt over. None when it is to end or is over.

@@ -6,12 +6,14 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures_util::future::{BoxFuture, OptionFuture};
 use jiff::Timestamp;
-use mainloop_core::{Event, Run};
+use mainloop_core::{Event, Failure, Reason, Run};
+use mainloop_github::{Class, Repo};
 use mainloop_proto::v1::{
-    AnswerCommand, Command, ConnectRequest, ConnectResponse, GoAway, HeartbeatAck, LogChunk,
-    LogCredit, LogSource, MilestoneAck, SayCommand, command, connect_request::Frame as In,
-    connect_response::Frame as Out,
+    AnswerCommand, Command, ConnectRequest, ConnectResponse, Credentials, GoAway, HeartbeatAck,
+    LogChunk, LogCredit, LogSource, MilestoneAck, SayCommand, Welcome, command,
+    connect_request::Frame as In, connect_response::Frame as Out,
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -23,12 +25,13 @@ use uuid::Uuid;
 
 use super::{Shared, ingest, welcome};
 use crate::{
+    code_host::Lent,
     db::{
         self, Occurrence,
         attempts::{Connected, Identity, Spend},
         commands::{self, Chunk},
     },
-    errors,
+    errors, policy,
 };
 
 /// Log chunks that are stored in one statement at most.
@@ -63,6 +66,8 @@ enum End {
     Over(&'static str),
     /// The store failed; the agent reconnects.
     Store(db::Error),
+    /// The code host gave no token.
+    Token(mainloop_github::Error),
 }
 
 impl From<db::Error> for End {
@@ -110,6 +115,7 @@ pub(super) async fn run(
         used_credit: 0,
         log_size: 0,
         look_at: Instant::now() + POLL,
+        lent: None,
     };
     let end = session.serve(incoming, connected, gaps).await;
     let unstored = session.flush_logs().await;
@@ -123,6 +129,9 @@ pub(super) async fn run(
         }
         Err(End::Store(error)) => {
             tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "link failed");
+        }
+        Err(End::Token(error)) => {
+            tracing::warn!(attempt.id = %identity.id, error = errors::chain(&error), "no token for the worker");
         }
     }
     if let Err(End::Store(error)) = unstored {
@@ -171,7 +180,12 @@ struct Session {
     log_size: i64,
     /// When the task's row is looked at again, whatever comes until then.
     look_at: Instant,
+    /// The code host's token that the agent has.
+    lent: Option<Lent>,
 }
+
+/// A token on its way.
+type Asked = BoxFuture<'static, Result<Lent, mainloop_github::Error>>;
 
 impl Session {
     /// Moves frames until the agent is to connect anew.
@@ -193,7 +207,9 @@ impl Session {
         {
             store.apply(self.identity.task_id, &hello).await?;
         }
-        let welcome = welcome::welcome(store, &self.shared.offer, self.identity, connected).await?;
+        let credentials = self.credentials().await?;
+        let (store, offer) = (&self.shared.store, &self.shared.offer);
+        let welcome = welcome::welcome(store, offer, self.identity, connected, credentials).await?;
         let Some(welcome) = welcome else {
             return Err(End::Over("the attempt is over"));
         };
@@ -204,7 +220,12 @@ impl Session {
         self.send(Out::Welcome(welcome)).await?;
         self.tell_commands().await?;
         let mut silent_since = Instant::now();
+        // The next token, while it is got: frames are read meanwhile.
+        let mut renewal = None;
         loop {
+            if renewal.is_none() && self.lent.as_ref().is_some_and(Lent::is_due) {
+                renewal = self.ask_token().await?;
+            }
             let wake = self
                 .logs_due
                 .map_or(self.look_at, |due| due.min(self.look_at));
@@ -230,6 +251,10 @@ impl Session {
                         Err(broadcast::error::RecvError::Closed) => return Err(End::Gone),
                     }
                 }
+                Some(lent) = OptionFuture::from(renewal.as_mut()), if renewal.is_some() => {
+                    renewal = None;
+                    self.renewed(lent).await?;
+                }
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     if self.logs_due.is_some_and(|due| due <= now) {
@@ -239,6 +264,68 @@ impl Session {
                         self.tell().await?;
                     }
                 }
+            }
+        }
+    }
+
+    /// What the agent is given at its hello. A task whose repository gives no token is told why.
+    async fn credentials(&mut self) -> Result<Credentials, End> {
+        let Some(asked) = self.ask_token().await? else {
+            return Ok(self.shared.offer.credentials.clone());
+        };
+        match asked.await {
+            Ok(lent) => {
+                let credentials = self.shared.offer.with(&lent);
+                self.lent = Some(lent);
+                Ok(credentials)
+            }
+            Err(error) => {
+                let mut failed = Occurrence::new(token_failed(&error), "github");
+                failed.attempt = self.identity.n;
+                self.shared
+                    .store
+                    .apply(self.identity.task_id, &failed)
+                    .await?;
+                Err(End::Token(error))
+            }
+        }
+    }
+
+    /// A token for this attempt, on its way; none where the plane has no credential.
+    async fn ask_token(&self) -> Result<Option<Asked>, End> {
+        let Some(tokens) = self.shared.offer.tokens.clone() else {
+            return Ok(None);
+        };
+        let task = self.shared.store.task_for_link(self.identity.task_id);
+        let Some(task) = task.await? else {
+            return Err(End::Over("the task is gone"));
+        };
+        let repo = Repo {
+            owner: task.owner,
+            name: task.name,
+        };
+        let workflows = policy::may_change_workflows(&task.policy);
+        let attempt = self.identity.id;
+        Ok(Some(Box::pin(async move {
+            tokens.of_attempt(attempt, &repo, workflows).await
+        })))
+    }
+
+    /// Tells the agent its next token. Without one it goes on with the one that it has, which lasts for a while.
+    async fn renewed(&mut self, lent: Result<Lent, mainloop_github::Error>) -> Result<(), End> {
+        match lent {
+            Ok(lent) => {
+                let welcome = Welcome {
+                    credentials: Some(self.shared.offer.with(&lent)),
+                    ..Welcome::default()
+                };
+                self.lent = Some(lent);
+                self.send(Out::Welcome(welcome)).await
+            }
+            Err(error) => {
+                tracing::warn!(attempt.id = %self.identity.id, error = errors::chain(&error), "could not renew a token; trying again");
+                self.lent = self.lent.take().map(Lent::later);
+                Ok(())
             }
         }
     }
@@ -383,6 +470,27 @@ impl Session {
             self.send(Out::LogCredit(LogCredit { chunks })).await?;
         }
         Ok(())
+    }
+}
+
+/// What it is to the workflow that the code host gives no token.
+fn token_failed(error: &mainloop_github::Error) -> Event {
+    let mut retry_at = None;
+    let reason = match error.class() {
+        Class::Unauthorized => Reason::GithubCredential,
+        Class::RateLimited { until } => {
+            retry_at = until;
+            Reason::GithubLimit
+        }
+        Class::Unavailable | Class::Other => Reason::GithubUnavailable,
+        Class::Forbidden { .. } | Class::NotFound | Class::Validation => Reason::GithubPermission,
+    };
+    Event::StepFailed {
+        failure: Failure {
+            reason,
+            message: errors::chain(error),
+        },
+        retry_at,
     }
 }
 

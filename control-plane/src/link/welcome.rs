@@ -5,10 +5,12 @@ use mainloop_proto::v1::{
     Assignment, AwaitCiWork, Credentials, FixCiWork, HumanWord, ImplementWork, MarkReadyWork,
     PlanWork, StopWork, WaitWork, Welcome, WorkerPolicy, assignment::Work,
 };
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::{HEARTBEAT_SECONDS, LEASE, session::CREDIT};
 use crate::{
+    code_host::{Lent, Tokens},
     db::{
         Error, Store, TaskRow,
         attempts::{Connected, Identity},
@@ -25,8 +27,10 @@ const FRAME: usize = 64;
 /// What this plane offers its workers.
 #[derive(Clone)]
 pub struct Offer {
-    /// Credentials, handed out over the link.
+    /// Credentials, handed out over the link: all but the code host's token.
     pub credentials: Credentials,
+    /// Where that comes from.
+    pub tokens: Option<Tokens>,
     /// Makes the part of a task's policy that its worker needs.
     pub policy: fn(&Value) -> WorkerPolicy,
 }
@@ -37,12 +41,24 @@ impl std::fmt::Debug for Offer {
     }
 }
 
+impl Offer {
+    /// What a worker with this token is given.
+    pub(super) fn with(&self, lent: &Lent) -> Credentials {
+        Credentials {
+            github_token: lent.secret.expose_secret().trim().to_owned(),
+            github_login: lent.login.clone(),
+            ..self.credentials.clone()
+        }
+    }
+}
+
 /// The answer to a hello. None when the attempt is over.
 pub(super) async fn welcome(
     store: &Store,
     offer: &Offer,
     identity: Identity,
     connected: Connected,
+    credentials: Credentials,
 ) -> Result<Option<Welcome>, Error> {
     let Some(task) = store.task_for_link(identity.task_id).await? else {
         return Ok(None);
@@ -54,7 +70,7 @@ pub(super) async fn welcome(
     Ok(Some(Welcome {
         attempt: i32::try_from(identity.n).unwrap_or(i32::MAX),
         acked_milestone: connected.milestone,
-        credentials: Some(offer.credentials.clone()),
+        credentials: Some(credentials),
         policy: Some((offer.policy)(&task.policy)),
         assignment: Some(assignment(store, &task).await?),
         earlier_cost_micros: store.earlier_cost(task.id, identity.n).await?,

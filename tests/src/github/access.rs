@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 /// A permission of a token, as GitHub names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -50,6 +52,16 @@ pub enum Level {
     Write,
 }
 
+impl Level {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
 /// What an operation asks of a token.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Need {
@@ -70,6 +82,8 @@ pub enum TokenKind {
     Classic,
     FineGrained,
     Installation,
+    /// A request that an App signed itself.
+    App,
 }
 
 /// What a token stands for. Build one with [`Token::classic`], [`Token::fine_grained`] or [`Token::installation`], then narrow it.
@@ -79,6 +93,9 @@ pub struct Token {
     pub kind: TokenKind,
     levels: BTreeMap<Scope, Level>,
     repos: Option<BTreeSet<String>>,
+    /// The App that signed; of [`TokenKind::App`] alone.
+    pub(super) app: Option<u64>,
+    expires_at: Option<Timestamp>,
 }
 
 impl Token {
@@ -97,6 +114,35 @@ impl Token {
         Self::new(login, TokenKind::Installation)
     }
 
+    /// What an App signs reaches nothing but what is about itself.
+    pub(super) fn app(id: u64, login: &str) -> Self {
+        Self {
+            levels: BTreeMap::new(),
+            repos: Some(BTreeSet::new()),
+            app: Some(id),
+            ..Self::new(login, TokenKind::App)
+        }
+    }
+
+    /// An installation's token as it is made on request.
+    pub(super) fn minted(
+        login: &str,
+        levels: &BTreeMap<Scope, Level>,
+        repos: &BTreeSet<String>,
+        expires_at: Timestamp,
+    ) -> Self {
+        Self {
+            levels: levels.clone(),
+            repos: Some(repos.clone()),
+            expires_at: Some(expires_at),
+            ..Self::new(login, TokenKind::Installation)
+        }
+    }
+
+    pub(super) fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
     fn new(login: &str, kind: TokenKind) -> Self {
         let levels = Scope::ALL.map(|scope| (scope, Level::Write)).into();
         Self {
@@ -104,6 +150,8 @@ impl Token {
             kind,
             levels,
             repos: None,
+            app: None,
+            expires_at: None,
         }
     }
 
@@ -140,7 +188,7 @@ impl Token {
     /// GitHub's words for a permission that the token does not have.
     pub(super) fn refusal(&self) -> &'static str {
         match self.kind {
-            TokenKind::Installation => "Resource not accessible by integration",
+            TokenKind::Installation | TokenKind::App => "Resource not accessible by integration",
             TokenKind::Classic | TokenKind::FineGrained => {
                 "Resource not accessible by personal access token"
             }

@@ -15,6 +15,8 @@ pub(super) struct Call {
     pub(super) query: BTreeMap<String, String>,
     pub(super) body: Value,
     pub(super) token: Option<Token>,
+    /// What was shown for it; empty for nothing.
+    pub(super) secret: String,
     /// The media type that was asked for.
     pub(super) accept: String,
 }

@@ -13,7 +13,7 @@ use super::access::{Level, Need, Role, Scope, Token};
 use super::call::{Call, Reply};
 use super::hub::Hub;
 use super::problem::Problem;
-use super::server::{json_response, read_body};
+use super::server::{json_response, read_body, secret};
 use super::site::Site;
 use super::{contract, rest};
 
@@ -151,6 +151,7 @@ impl Exchange {
             query: self.query.clone(),
             body: body.unwrap_or(Value::Null),
             token,
+            secret: secret(&self.headers).ok().flatten().unwrap_or_default(),
             accept,
         };
         let reply = self.hub.change(|site| {
@@ -168,12 +169,7 @@ impl Exchange {
                 if let (StatusCode::FORBIDDEN, Need::On(scope, level)) =
                     (problem.status, operation.need)
                 {
-                    let level = if level == Level::Write {
-                        "write"
-                    } else {
-                        "read"
-                    };
-                    let accepted = format!("{}={level}", scope.name());
+                    let accepted = format!("{}={}", scope.name(), level.name());
                     response
                         .headers_mut()
                         .extend(accepted.parse().ok().map(|value| {

@@ -68,20 +68,26 @@ pub(super) fn user(site: &Site, login: &str) -> Value {
     };
     let user = site.users.get(login).unwrap_or(&ghost);
     let login = &user.login;
+    // An App's bot is `slug[bot]`, and its page that of the App.
+    let escaped = login.replace('[', "%5B").replace(']', "%5D");
+    let page = match login.strip_suffix("[bot]") {
+        Some(slug) => format!("{}/apps/{slug}", site.base),
+        None => format!("{}/{login}", site.base),
+    };
     let mut value = json!({
         "login": login,
         "id": user.id,
         "node_id": node_id("U", user.id),
-        "avatar_url": format!("{}/avatars/{login}", site.base),
+        "avatar_url": format!("{}/avatars/{escaped}", site.base),
         "gravatar_id": "",
-        "html_url": format!("{}/{login}", site.base),
+        "html_url": page,
         "type": if user.bot { "Bot" } else { "User" },
         "site_admin": false,
     });
     extend(
         &mut value,
         links(
-            &format!("{}/users/{login}", api(site)),
+            &format!("{}/users/{escaped}", api(site)),
             &[
                 ("url", ""),
                 ("followers_url", "/followers"),

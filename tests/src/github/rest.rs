@@ -3,6 +3,7 @@
 //! An operation that is not in the table answers 404 as GitHub does, and is recorded as a violation of the contract, so
 //! that a client that needs more than the emulator knows fails loudly.
 
+mod apps;
 mod checks;
 mod contents;
 mod issues;
@@ -36,6 +37,11 @@ const TABLE: &[Row] = &[
     ("rate-limit/get", "GET", "/rate_limit", Nothing, users::rate_limit),
     ("users/get-authenticated", "GET", "/user", Nothing, users::authenticated),
     ("users/get-by-username", "GET", "/users/{username}", Nothing, users::by_name),
+
+    ("apps/get-authenticated", "GET", "/app", Nothing, apps::authenticated),
+    ("apps/get-repo-installation", "GET", "/repos/{owner}/{repo}/installation", Nothing, apps::of_repository),
+    ("apps/create-installation-access-token", "POST", "/app/installations/{installation_id}/access_tokens", Nothing, apps::mint),
+    ("apps/revoke-installation-access-token", "DELETE", "/installation/token", Nothing, apps::revoke),
 
     ("repos/get", "GET", "/repos/{owner}/{repo}", read(Scope::Metadata), repos::get),
     ("repos/get-branch", "GET", "/repos/{owner}/{repo}/branches/{branch*}", read(Scope::Contents), repos::branch),

@@ -9,6 +9,7 @@ use http::{HeaderMap, Request as HttpRequest, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -18,7 +19,7 @@ use super::faults::{self, FaultKind};
 use super::hub::Hub;
 use super::problem::Problem;
 use super::site::Request;
-use super::{git_server, graphql, html};
+use super::{apps, git_server, graphql, html};
 
 /// Largest request body of the API. Git's are streamed.
 const BODY_MAX: usize = 16 * 1024 * 1024;
@@ -189,6 +190,24 @@ fn fault_response(kind: &FaultKind) -> Response<Body> {
 
 /// Whose token a request carries: `Ok(None)` for none at all.
 fn identify(hub: &Hub, headers: &HeaderMap) -> Result<Option<Token>, Problem> {
+    let Some(secret) = secret(headers)? else {
+        return Ok(None);
+    };
+    let (site, now) = (hub.lock(), Timestamp::now());
+    // Three parts: an App's own signature.
+    if secret.split('.').count() == 3 {
+        return apps::signed(&site, &secret, now).map(Some);
+    }
+    site.tokens
+        .get(&secret)
+        .filter(|token| token.is_valid(now))
+        .cloned()
+        .map(Some)
+        .ok_or_else(Problem::bad_credentials)
+}
+
+/// What a request shows, by either scheme.
+pub(super) fn secret(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };
@@ -197,23 +216,16 @@ fn identify(hub: &Hub, headers: &HeaderMap) -> Result<Option<Token>, Problem> {
         .ok()
         .and_then(|text| text.split_once(' '))
         .ok_or_else(Problem::bad_credentials)?;
-    let secret = if scheme.eq_ignore_ascii_case("basic") {
-        let pair = STANDARD
-            .decode(secret.trim())
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        pair.as_deref()
-            .and_then(|pair| pair.split_once(':'))
-            .map(|(_, password)| password.to_owned())
-            .ok_or_else(Problem::bad_credentials)?
-    } else {
-        secret.trim().to_owned()
-    };
-    hub.lock()
-        .tokens
-        .get(&secret)
-        .cloned()
-        .map(Some)
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Ok(Some(secret.trim().to_owned()));
+    }
+    let pair = STANDARD
+        .decode(secret.trim())
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    pair.as_deref()
+        .and_then(|pair| pair.split_once(':'))
+        .map(|(_, password)| Some(password.to_owned()))
         .ok_or_else(Problem::bad_credentials)
 }
 

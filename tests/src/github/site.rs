@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::access::{Role, Token};
+use super::apps::{App, Installation, Minted};
 use super::ci::{CiPolicy, Conclusion, Status};
 use super::faults::Fault;
 use super::git;
@@ -22,6 +23,10 @@ pub struct Site {
     pub requests: Vec<Request>,
     /// What broke GitHub's published description, one line each.
     pub violations: Vec<String>,
+    pub apps: BTreeMap<u64, App>,
+    pub installations: BTreeMap<u64, Installation>,
+    /// Every token that an App was ever given, oldest first.
+    pub minted: Vec<Minted>,
     pub(super) tokens: HashMap<String, Token>,
     pub(super) spent: HashMap<String, u64>,
     pub(super) faults: Vec<Fault>,

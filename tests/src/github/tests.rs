@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod apps;
 mod ci;
 mod client;
 mod git;

@@ -1,6 +1,7 @@
 //! End to end: each module is a story, told with the real plane, the real agent and the real Claude Code CLI.
 #![allow(clippy::unwrap_used)]
 
+mod app;
 mod budget;
 mod cancel;
 mod ci;

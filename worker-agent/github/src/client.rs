@@ -1,4 +1,4 @@
-//! One repository, seen with one token.
+//! One repository, seen with one token at a time.
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -31,8 +31,8 @@ impl std::fmt::Display for Repo {
     }
 }
 
-/// A client for one repository with one token. Cheap to clone; build one per token (it reads
-/// the system's certificates) and never one per request.
+/// A client for one repository with one token at a time. Cheap to clone, and clones share the
+/// token; never build one per request (it reads the system's certificates).
 #[derive(Clone)]
 pub struct Client {
     pub(crate) transport: Transport,
@@ -55,6 +55,15 @@ pub struct Identity {
     pub login: String,
     /// The token is an App's.
     pub is_bot: bool,
+}
+
+impl Identity {
+    fn of(login: String) -> Self {
+        Self {
+            is_bot: login.ends_with("[bot]"),
+            login,
+        }
+    }
 }
 
 /// What the token sees of the repository.
@@ -98,6 +107,19 @@ impl Client {
         })
     }
 
+    /// Whom the token speaks as, known beforehand: nobody needs to be asked.
+    #[must_use]
+    pub fn known_as(mut self, login: &str) -> Self {
+        self.identity = Arc::new(OnceCell::new_with(Some(Identity::of(login.to_owned()))));
+        self
+    }
+
+    /// Goes on with another token of the same identity, in this client and its clones; requests
+    /// on their way keep the old one. Must be called inside a Tokio runtime.
+    pub fn renew(&self, token: &SecretString) -> Result<()> {
+        self.transport.renew(token)
+    }
+
     /// The repository that this client works on.
     pub fn repo(&self) -> &Repo {
         &self.repo
@@ -123,10 +145,7 @@ impl Client {
             }
             Err(error) => return Err(error),
         };
-        Ok(Identity {
-            is_bot: login.ends_with("[bot]"),
-            login,
-        })
+        Ok(Identity::of(login))
     }
 
     /// The repository's settings, and what the token may do in it.

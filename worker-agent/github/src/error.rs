@@ -9,6 +9,8 @@ use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use crate::client::Repo;
+
 /// How long to stay away after a secondary rate limit that names no time, as GitHub's
 /// documentation asks for.
 const SECONDARY_LIMIT_PAUSE: SignedDuration = SignedDuration::from_secs(60);
@@ -79,6 +81,14 @@ pub enum Error {
         /// The branch.
         head: String,
     },
+    /// Nobody has installed the App there, or not for this repository.
+    #[error(
+        "the GitHub App is not installed on {repo}: install it there, or add the repository to its installation"
+    )]
+    NotInstalled {
+        /// Where.
+        repo: Repo,
+    },
     /// The client cannot be built from this.
     #[error("GitHub client: {0}")]
     Config(String),
@@ -118,6 +128,7 @@ impl Error {
             Error::Api { class, .. } => class.clone(),
             Error::Transport { .. } | Error::Timeout { .. } => Class::Unavailable,
             Error::ForeignPull { .. } => Class::Validation,
+            Error::NotInstalled { .. } => Class::NotFound,
             Error::TooLarge { .. } | Error::Malformed { .. } | Error::Config(_) => Class::Other,
         }
     }

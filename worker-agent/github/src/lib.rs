@@ -1,7 +1,8 @@
 //! GitHub for mainloop: issues, pull requests, checks, and writes that may be repeated.
 //!
 //! The only crate that knows octocrab. The sidecar uses it for its steps, the control plane for
-//! watching pull requests of tasks without a worker; both build a [`Client`] per token.
+//! watching pull requests of tasks without a worker, and, where it is given an [`App`], for the
+//! tokens that it hands out. Both build a [`Client`] per repository.
 //!
 //! It owns nothing durable: all state is GitHub's. What it must never do: re-send a creation
 //! without looking for what it created, hand a token to another host, let text of a model or a
@@ -9,6 +10,7 @@
 //! When GitHub fails, calls end with an [`Error`] whose [`Class`] says who has to act; nothing
 //! here waits for a rate limit to end.
 
+mod app;
 mod checks;
 mod client;
 mod error;
@@ -24,6 +26,7 @@ pub mod text;
 mod transport;
 mod verdict;
 
+pub use app::{About, Access, App, AppKey, InstallationToken};
 pub use checks::{Check, Checks, Conclusion, State};
 pub use client::{Client, Identity, Repo, Repository};
 pub use error::{Class, Error, Result};

@@ -13,7 +13,7 @@
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -43,12 +43,13 @@ const DOWNLOAD_LIMIT: usize = 256 << 20;
 const READ_RETRIES: usize = 3;
 pub(crate) const PER_PAGE: usize = 100;
 
-/// One API, one token. Cheap to clone.
+/// One API, one token at a time. Cheap to clone; clones share the token.
 #[derive(Clone)]
 pub(crate) struct Transport(Arc<Inner>);
 
 struct Inner {
-    crab: Octocrab,
+    origin: String,
+    crab: RwLock<Octocrab>,
     /// Path before every REST route: empty on github.com, `/api/v3` on an Enterprise server.
     rest: String,
     /// Path of the GraphQL endpoint, which is not below `rest` on an Enterprise server.
@@ -104,29 +105,25 @@ impl Transport {
             Some(api) => format!("{api}/graphql"),
             None => format!("{rest}/graphql"),
         };
-        // octocrab would panic on a token that is no header value.
-        let secret = token.expose_secret().trim();
-        if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(config(
-                "the token is empty or has characters that no token has",
-            ));
-        }
-        // The base is the origin alone: with a path in it octocrab prefixes what already has
-        // that prefix in some cases only, and /api/graphql would become /api/v3/api/graphql.
-        let crab = Octocrab::builder()
-            .base_uri(origin)
-            .map_err(|_| config("the API's address is not a URI"))?
-            .personal_token(secret.to_owned())
-            // The default re-sends a POST at once after a 5xx: three issues instead of one.
-            .add_retry_config(RetryConfig::None)
-            .set_connect_timeout(Some(CONNECT_TIMEOUT))
-            .build()
-            .map_err(|error| Error::Config(format!("cannot build the HTTP client: {error}")))?;
+        let crab = RwLock::new(crab(&origin, token)?);
         Ok(Self(Arc::new(Inner {
+            origin,
             crab,
             rest,
             graphql,
         })))
+    }
+
+    /// Requests go with this token from now on; those on their way keep the old one.
+    pub(crate) fn renew(&self, token: &SecretString) -> Result<()> {
+        let new = crab(&self.0.origin, token)?;
+        *self.0.crab.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    fn crab(&self) -> Octocrab {
+        let crab = self.0.crab.read();
+        crab.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads `path` (below the REST root, query included).
@@ -216,6 +213,21 @@ impl Transport {
             .json(operation)
     }
 
+    /// As [`Self::send`], with the answer's headers.
+    pub(crate) async fn post(&self, operation: &str, path: &str, body: &Value) -> Result<Reply> {
+        let path = format!("{}{path}", self.0.rest);
+        self.once(operation, Method::POST, &path, None, Some(body))
+            .await
+    }
+
+    /// Deletes, once.
+    pub(crate) async fn delete(&self, operation: &str, path: &str) -> Result<()> {
+        let path = format!("{}{path}", self.0.rest);
+        self.once(operation, Method::DELETE, &path, None, None)
+            .await
+            .map(drop)
+    }
+
     /// A GraphQL request, once; returns the `data` member.
     pub(crate) async fn graphql<T: DeserializeOwned>(
         &self,
@@ -254,7 +266,7 @@ impl Transport {
 
     async fn tail_once(&self, operation: &str, path: &str, keep: usize) -> Result<(Vec<u8>, bool)> {
         within(operation, DOWNLOAD_TIMEOUT, async {
-            let response = self.0.crab._get(path).await.map_err(transport(operation))?;
+            let response = self.crab()._get(path).await.map_err(transport(operation))?;
             let (parts, mut body) = response.into_parts();
             let (mut tail, mut read) = (BytesMut::new(), 0usize);
             while let Some(frame) = body.frame().await {
@@ -303,7 +315,7 @@ impl Transport {
             if let Some(value) = etag.and_then(|e| HeaderValue::from_str(e).ok()) {
                 request = request.header(header::IF_NONE_MATCH, value);
             }
-            let crab = &self.0.crab;
+            let crab = self.crab();
             let request = crab
                 .build_request(request, body)
                 .map_err(transport(operation))?;
@@ -338,6 +350,28 @@ impl Transport {
         })
         .await
     }
+}
+
+/// A connection to `origin` with this token.
+fn crab(origin: &str, token: &SecretString) -> Result<Octocrab> {
+    // octocrab would panic on a token that is no header value.
+    let secret = token.expose_secret().trim();
+    if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::Config(
+            "the token is empty or has characters that no token has".to_owned(),
+        ));
+    }
+    // The base is the origin alone: with a path in it octocrab prefixes what already has
+    // that prefix in some cases only, and /api/graphql would become /api/v3/api/graphql.
+    Octocrab::builder()
+        .base_uri(origin)
+        .map_err(|_| Error::Config("the API's address is not a URI".to_owned()))?
+        .personal_token(secret.to_owned())
+        // The default re-sends a POST at once after a 5xx: three issues instead of one.
+        .add_retry_config(RetryConfig::None)
+        .set_connect_timeout(Some(CONNECT_TIMEOUT))
+        .build()
+        .map_err(|error| Error::Config(format!("cannot build the HTTP client: {error}")))
 }
 
 /// Pauses between tries: 200 ms, 400 ms, 800 ms, each with jitter.

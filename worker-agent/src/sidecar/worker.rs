@@ -154,6 +154,7 @@ impl Worker {
         let host = Host::new(
             config,
             renewals,
+            github.clone(),
             &policy,
             &task,
             &branch,
@@ -281,22 +282,13 @@ impl Worker {
         }
     }
 
-    /// Takes the credentials of the plane's last welcome. The proxies have them as soon as they come.
+    /// Takes the credentials of the plane's last welcome. The proxies and the GitHub client have them as soon as they
+    /// come.
     pub(crate) fn renew(&mut self) {
         let credentials = self.link.credentials().borrow().clone();
-        if credentials == self.credentials {
-            return;
-        }
-        match host::github(&credentials, &self.task) {
-            Ok(github) => {
-                self.github = github;
-                self.credentials = credentials;
-                self.note("took the plane's new credentials".to_owned());
-            }
-            Err(error) => {
-                let why = super::chain(&error);
-                self.note(format!("the plane's new credentials cannot be used: {why}"));
-            }
+        if credentials != self.credentials {
+            self.credentials = credentials;
+            self.note("took the plane's new credentials".to_owned());
         }
     }
 

@@ -50,6 +50,7 @@ impl World {
         let supervisor = Supervisor::new();
         let offer = Offer {
             credentials: Credentials::default(),
+            tokens: None,
             policy: policy::worker_policy,
         };
         let link = Link::new(

@@ -68,6 +68,7 @@ impl Sockets {
         };
         let offer = Offer {
             credentials: v1::Credentials::default(),
+            tokens: None,
             policy: policy::worker_policy,
         };
         let link = Link::new(

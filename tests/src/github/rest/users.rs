@@ -15,7 +15,7 @@ pub(super) fn authenticated(site: &mut Site, call: &Call) -> Result<Reply, Probl
             "Requires authentication",
         ));
     };
-    if token.kind == TokenKind::Installation {
+    if matches!(token.kind, TokenKind::Installation | TokenKind::App) {
         return Err(Problem::forbidden(token.refusal()));
     }
     Ok(Reply::ok(render::private_user(site, &token.login)))

@@ -101,17 +101,20 @@ pub(super) fn github(credentials: &Credentials, task: &Task) -> Result<Client, E
         name: repository.name,
     };
     let token = SecretString::from(credentials.github_token.clone());
-    Ok(Client::new(
-        &url("the GitHub API", &credentials.github_api_url)?,
-        repo,
-        &token,
-    )?)
+    let api = url("the GitHub API", &credentials.github_api_url)?;
+    let client = Client::new(&api, repo, &token)?;
+    Ok(if credentials.github_login.is_empty() {
+        client
+    } else {
+        client.known_as(&credentials.github_login)
+    })
 }
 
 impl Host {
     pub(super) async fn new(
         config: Config,
         renewals: watch::Receiver<Credentials>,
+        github: Client,
         policy: &WorkerPolicy,
         task: &Task,
         branch: &str,
@@ -129,7 +132,7 @@ impl Host {
             forward: forward_options(credentials, policy)?,
         };
         let (proxy, proxy_events) = Proxy::start(options).await?;
-        let renewing = tokio::spawn(renew(proxy.keys(), renewals));
+        let renewing = tokio::spawn(renew(proxy.keys(), github, renewals));
         Ok(Self {
             gate: proxy.gate(),
             proxy_events,
@@ -345,12 +348,18 @@ fn model_credential(credentials: &Credentials) -> Option<Credential> {
     }
 }
 
-/// Gives the proxies each credential that comes after the first. Their hosts stay.
-async fn renew(keys: proxy::Keys, mut renewals: watch::Receiver<Credentials>) {
+/// Gives the proxies and the GitHub client each credential that comes after the first. Their hosts stay.
+async fn renew(keys: proxy::Keys, github: Client, mut renewals: watch::Receiver<Credentials>) {
     while renewals.changed().await.is_ok() {
         let credentials = renewals.borrow_and_update().clone();
         keys.set_model(model_credential(&credentials));
-        keys.set_git(git_token(&credentials));
+        if let Some(token) = git_token(&credentials) {
+            if let Err(error) = github.renew(&token) {
+                let error = crate::sidecar::chain(&error);
+                tracing::warn!(error, "the code host's new token cannot be used");
+            }
+            keys.set_git(Some(token));
+        }
     }
 }
 
