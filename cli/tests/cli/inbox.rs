@@ -262,10 +262,46 @@ fn decisions_carry_the_revision_that_was_seen() {
     next: mainloop task watch p1
     ");
     assert_snapshot!(plane.world().asked.join("\n"), @r#"
-    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Approve, text: "", answers: [] }
-    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "not now", answers: [] }
-    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Revise, text: "keep the\nold flag", answers: [] }
-    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "", answers: [] }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Approve, text: "", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "not now", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Revise, text: "keep the\nold flag", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Reject, text: "", answers: [], attempts: 0, budget_micros: 0 }
+    "#);
+}
+
+#[test]
+fn every_way_on_is_sent_with_what_belongs_to_it() {
+    let plane = Plane::start(world());
+    for way in [
+        &["--retry"][..],
+        &["--more-attempts"],
+        &["--more-attempts=2", "look at the fixture"],
+        &["--start-afresh", "use the parser"],
+        &["--top-up"],
+        &["--top-up=3.5"],
+        &["--take-over"],
+    ] {
+        let shown = against(&plane, &[&["resolve", "k3f9@2"], way].concat());
+        assert!(shown.starts_with("exit 0"), "{way:?}: {shown}");
+    }
+    for wrong in [
+        &[][..],
+        &["--retry", "--take-over"],
+        &["--more-attempts=0"],
+        &["--more-attempts=many"],
+        &["--top-up=-1"],
+    ] {
+        let shown = against(&plane, &[&["resolve", "k3f9@2"], wrong].concat());
+        assert!(shown.starts_with("exit 2"), "{wrong:?}: {shown}");
+    }
+    assert_snapshot!(plane.world().asked.join("\n"), @r#"
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: Retry, text: "", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: MoreAttempts, text: "", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: MoreAttempts, text: "look at the fixture", answers: [], attempts: 2, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: StartAfresh, text: "use the parser", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: TopUp, text: "", answers: [], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: TopUp, text: "", answers: [], attempts: 0, budget_micros: 3500000 }
+    ResolveInboxItemRequest { item_id: "k3f9", revision: 2, action: TakeOver, text: "", answers: [], attempts: 0, budget_micros: 0 }
     "#);
 }
 
@@ -316,9 +352,9 @@ fn answers_pick_options_or_are_words() {
     against(&plane, &["answer", "q7", "until", "the", "next", "write"]);
     against(&plane, &["answer", "q7", "--verbatim", "2"]);
     assert_snapshot!(plane.world().asked.join("\n"), @r#"
-    ResolveInboxItemRequest { item_id: "q7", revision: 1, action: Answer, text: "", answers: ["One day"] }
-    ResolveInboxItemRequest { item_id: "q7", revision: 1, action: Answer, text: "", answers: ["until the next write"] }
-    ResolveInboxItemRequest { item_id: "q7", revision: 1, action: Answer, text: "", answers: ["2"] }
+    ResolveInboxItemRequest { item_id: "q7", revision: 1, action: Answer, text: "", answers: ["One day"], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "q7", revision: 1, action: Answer, text: "", answers: ["until the next write"], attempts: 0, budget_micros: 0 }
+    ResolveInboxItemRequest { item_id: "q7", revision: 1, action: Answer, text: "", answers: ["2"], attempts: 0, budget_micros: 0 }
     "#);
     assert_snapshot!(against(&plane, &["answer", "q7", "3"]), @r"
     exit 2

@@ -206,6 +206,8 @@ fn help_shows_the_way() {
       reject       Say no: decline the task or the plan, give up on a blocked task
       revise       Have the plan made again, with your words
       answer       Answer a question, or give a blocked worker the insight to go on with
+      resolve      Choose another way on for a task that is stuck: try again, more turns, afresh, more
+                   money, by hand
       token        Make, list and revoke tokens
       whoami       Who you are to the plane, and what you may do
       status       How the plane is

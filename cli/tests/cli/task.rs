@@ -232,7 +232,7 @@ fn get_shows_a_task() {
     --- stdout
     f1 Port to the new API
       state      failed
-      failed     ci: the check `test` failed 3 times
+      failed     no ci: the check `test` failed 3 times
       on         https://github.com/acme/widgets (main)
       model      sonnet
       cost       $0.0123 of $5.00
@@ -277,7 +277,7 @@ fn tasks_are_confirmed_cancelled_retried_and_guided() {
     exit 1
     --- stderr
     error: cannot retry the task `r1`: the task has not failed
-    hint: only a failed task can be retried
+    hint: only a task that failed or is stuck can be retried
     ");
     assert_snapshot!(piped(&plane, &["task", "say", "r1", "-"], "look at util.rs\n"), @r"
     exit 0
@@ -289,7 +289,7 @@ fn tasks_are_confirmed_cancelled_retried_and_guided() {
     assert_snapshot!(plane.world().asked.join("\n"), @r#"
     ConfirmTaskRequest { task_id: "p1" }
     CancelTaskRequest { task_id: "p1", reason: "no longer needed" }
-    RetryTaskRequest { task_id: "f1", guidance: "use the v2 endpoint" }
+    RetryTaskRequest { task_id: "f1", guidance: "use the v2 endpoint", fresh: false }
     SayToTaskRequest { task_id: "r1", text: "look at util.rs", request_id: "" }
     "#);
 }

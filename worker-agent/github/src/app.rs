@@ -8,13 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use backon::Retryable;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jiff::Timestamp;
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
@@ -33,7 +29,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// An App's private key.
 #[derive(Clone)]
-pub struct AppKey(Arc<RsaKeyPair>);
+pub struct AppKey(Arc<EncodingKey>);
 
 impl std::fmt::Debug for AppKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,38 +40,24 @@ impl std::fmt::Debug for AppKey {
 impl AppKey {
     /// Reads the PEM text that GitHub gave. In environment variables its line breaks are often written `\n`.
     pub fn from_pem(text: &SecretString) -> Result<Self> {
-        let wrong = |what: &str| Error::Config(format!("the App's private key {what}"));
+        let wrong =
+            |_| Error::Config("the App's private key is not PEM text of an RSA key".to_owned());
         let text = text.expose_secret().replace("\\n", "\n");
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|_| wrong("is not PEM text of a private key"))?;
-        let pair = match &key {
-            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            _ => return Err(wrong("is not an RSA key")),
-        };
-        let pair = pair.map_err(|_| wrong("is not an RSA key of 2048 bits or more"))?;
-        Ok(Self(Arc::new(pair)))
+        let key = Self(Arc::new(
+            EncodingKey::from_rsa_pem(text.as_bytes()).map_err(wrong)?,
+        ));
+        // Some faults of a key show only when it signs.
+        key.sign("", Timestamp::UNIX_EPOCH)?;
+        Ok(key)
     }
 
     /// A JSON web token of the App, as of `now`.
     fn sign(&self, id: &str, now: Timestamp) -> Result<SecretString> {
         let now = now.as_second();
         let claims = json!({ "iat": now - BACKDATED, "exp": now + VALID, "iss": id });
-        let signed = format!(
-            "{}.{}",
-            BASE64.encode(json!({ "alg": "RS256", "typ": "JWT" }).to_string()),
-            BASE64.encode(claims.to_string())
-        );
-        let mut signature = vec![0; self.0.public_modulus_len()];
-        self.0
-            .sign(
-                &RSA_PKCS1_SHA256,
-                &SystemRandom::new(),
-                signed.as_bytes(),
-                &mut signature,
-            )
-            .map_err(|_| Error::Config("the App's private key does not sign".to_owned()))?;
-        Ok(format!("{signed}.{}", BASE64.encode(signature)).into())
+        jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &self.0)
+            .map(SecretString::from)
+            .map_err(|_| Error::Config("the App's private key does not sign".to_owned()))
     }
 }
 
@@ -259,8 +241,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
     use aws_lc_rs::rsa::KeySize;
-    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-    use base64::engine::general_purpose::STANDARD;
+    use aws_lc_rs::signature::{
+        KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey,
+    };
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as BASE64};
 
     use super::*;
 

@@ -10,6 +10,7 @@
 //! When GitHub fails, calls end with an [`Error`] whose [`Class`] says who has to act; nothing
 //! here waits for a rate limit to end.
 
+#[cfg(feature = "app")]
 mod app;
 mod checks;
 mod client;
@@ -26,6 +27,7 @@ pub mod text;
 mod transport;
 mod verdict;
 
+#[cfg(feature = "app")]
 pub use app::{About, Access, App, AppKey, InstallationToken};
 pub use checks::{Check, Checks, Conclusion, State};
 pub use client::{Client, Identity, Repo, Repository};

@@ -214,6 +214,7 @@ impl Transport {
     }
 
     /// As [`Self::send`], with the answer's headers.
+    #[cfg(feature = "app")]
     pub(crate) async fn post(&self, operation: &str, path: &str, body: &Value) -> Result<Reply> {
         let path = format!("{}{path}", self.0.rest);
         self.once(operation, Method::POST, &path, None, Some(body))
@@ -221,6 +222,7 @@ impl Transport {
     }
 
     /// Deletes, once.
+    #[cfg(feature = "app")]
     pub(crate) async fn delete(&self, operation: &str, path: &str) -> Result<()> {
         let path = format!("{}{path}", self.0.rest);
         self.once(operation, Method::DELETE, &path, None, None)
