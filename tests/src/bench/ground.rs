@@ -73,6 +73,8 @@ impl Ground {
             log: folder.path().join("plane.log"),
             env: environment(folder.path(), &token, &upstream)?,
             args: vec![
+                // Nothing that is played here runs in one, and there is nothing to try.
+                "--no-sandbox".into(),
                 "--github-url".into(),
                 github.base_url().into(),
                 "--github-api-url".into(),
