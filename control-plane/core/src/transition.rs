@@ -3,6 +3,8 @@
 //! [`TABLE`] says which event is taken in which phase and where it may lead; [`next`] refuses everything else, and a
 //! test holds each of its results against the table. The diagram in the documentation is rendered from it.
 
+mod wants;
+
 use jiff::Timestamp;
 use thiserror::Error;
 
@@ -171,7 +173,7 @@ pub enum Want {
     Assign,
     /// Nothing is started that needs this credential, until then or until a person says that it is mended.
     Hold(Credential, Option<Timestamp>),
-    /// A person says that it is mended.
+    /// It may be tried again: a person says that it is mended, or nobody is left who could.
     Release(Credential),
     /// The pull request is watched from now on, without a worker.
     WatchPull,
@@ -257,8 +259,8 @@ pub fn next(
     if step(task) != step(&after) || starts_anew(task, &after, event) {
         after.phase_version += 1;
     }
-    let mut wants = wants(task, &after, now, limits);
-    wants.extend(holds(task, &after, event));
+    let mut wants = wants::wants(task, &after, now, limits);
+    wants.extend(wants::holds(task, &after, event));
     Ok(Transition { task: after, wants })
 }
 
@@ -714,72 +716,6 @@ fn human_word(task: &mut Task) {
     task.ci_attempts = 0;
     task.ci_allowed = None;
     task.signature = None;
-}
-
-/// What of the desired state differs between two states of a task.
-fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits) -> Vec<Want> {
-    let mut wants = Vec::new();
-    if before.run.holds_slot() && !after.run.holds_slot() {
-        wants.push(Want::EndAttempt(before.attempt));
-    }
-    if before.attempt != after.attempt {
-        wants.push(Want::StartAttempt(after.attempt));
-    }
-    if before.wait != after.wait {
-        if matches!(before.wait, Wait::Human(_)) {
-            wants.push(Want::WithdrawItem);
-        }
-        if let Wait::Human(gate) = &after.wait {
-            wants.push(Want::OpenItem(gate.clone()));
-        }
-    }
-    let moved = before.phase_version != after.phase_version;
-    if moved || before.run != after.run || before.wait != after.wait {
-        wants.push(Want::SetTimer(timer(after, now, limits)));
-    }
-    if moved && after.run == Run::Live {
-        wants.push(Want::Assign);
-    }
-    match (is_watched(before), is_watched(after)) {
-        (false, true) => wants.push(Want::WatchPull),
-        (true, false) => wants.push(Want::UnwatchPull),
-        (true, true) | (false, false) => {}
-    }
-    wants
-}
-
-/// What an event says of a credential that other tasks use as well.
-fn holds(before: &Task, after: &Task, event: &Event) -> Option<Want> {
-    match (event, &before.wait) {
-        (Event::StepFailed { failure, .. }, _) => {
-            let credential = failure.reason.row().holds?;
-            let until = match &after.wait {
-                Wait::Until { at, .. } => Some(*at),
-                Wait::None | Wait::Human(_) | Wait::Ci => None,
-            };
-            Some(Want::Hold(credential, until))
-        }
-        (Event::RetryRequested | Event::Answered, Wait::Human(Gate::Stuck(reason))) => {
-            reason.row().holds.map(Want::Release)
-        }
-        _ => None,
-    }
-}
-
-/// Whether the plane itself looks after the pull request: no worker does.
-fn is_watched(task: &Task) -> bool {
-    let looked_after = task.run.holds_slot() && step(task).is_some();
-    task.pull.is_some() && !task.phase.is_final() && !looked_after
-}
-
-fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {
-    let after = |limit| now.checked_add(limit).unwrap_or(Timestamp::MAX);
-    match (&task.wait, task.run) {
-        (Wait::Until { at, .. }, _) => Some(Timer::Wait(*at)),
-        (Wait::Human(_), _) | (_, Run::Idle | Run::Queued) => None,
-        (_, Run::Starting) => Some(Timer::Deadline(after(limits.start))),
-        (_, Run::Live) => step(task).map(|step| Timer::Deadline(after(limits.of(step)))),
-    }
 }
 
 /// The workflow as a Mermaid state diagram, for the documentation.

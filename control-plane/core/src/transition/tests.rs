@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::*;
+use super::{wants::is_watched, *};
 use crate::{Choice, REASONS, State};
 
 const SHAS: [&str; 2] = ["aaa", "bbb"];
@@ -392,6 +392,14 @@ fn a_limit_holds_the_credential_until_it_is_over_and_a_wrong_key_until_a_person_
     )
     .unwrap();
     assert!(mended.wants.contains(&Want::Release(Credential::CodeHost)));
+    for end in [Event::GivenUp, Event::TakenOver, Event::CancelRequested] {
+        let ended = next(&wrong.task, &end, at(9), &Limits::default()).unwrap();
+        let released = Want::Release(Credential::CodeHost);
+        assert!(
+            ended.wants.contains(&released),
+            "{end:?} leaves the others held"
+        );
+    }
 }
 
 #[test]
