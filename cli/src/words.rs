@@ -137,7 +137,7 @@ pub(crate) fn is_settled(state: TaskState) -> bool {
 /// Reads `plan-review`, `plan_review` or `Plan Review`.
 pub(crate) fn parse_state(text: &str) -> Result<TaskState, String> {
     parse(text, "TASK_STATE_", TaskState::from_str_name).ok_or_else(|| {
-        format!("`{text}` is not a state; states are proposed, queued, starting, planning, plan-review, implementing, ci, fixing-ci, question, blocked, waiting, ready, completed, cancelled, declined, failed")
+        format!("`{text}` is not a state; states are proposed, queued, starting, planning, plan-review, implementing, ci, fixing-ci, question, blocked, waiting, ready, addressing-review, completed, cancelled, declined, failed")
     })
 }
 

@@ -17,6 +17,7 @@ pub mod nudge;
 pub mod pool;
 pub mod pulls;
 pub mod read;
+pub mod reviews;
 pub mod rows;
 pub mod say;
 pub mod tokens;
@@ -111,6 +112,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         logs::STATEMENTS,
         pulls::STATEMENTS,
         read::STATEMENTS,
+        reviews::STATEMENTS,
         say::STATEMENTS,
         tokens::STATEMENTS,
         transition::STATEMENTS,

@@ -359,6 +359,11 @@ impl Policy {
             ("limits.await_ci_seconds", self.limits.await_ci_seconds),
             ("limits.fix_ci_seconds", self.limits.fix_ci_seconds),
             ("limits.mark_ready_seconds", self.limits.mark_ready_seconds),
+            (
+                "limits.address_review_seconds",
+                self.limits.address_review_seconds,
+            ),
+            ("limits.rebase_seconds", self.limits.rebase_seconds),
             ("setup_seconds", self.setup_seconds),
             ("no_ci_after_seconds", self.no_ci_after_seconds),
             ("stall_seconds", self.stall_seconds),

@@ -68,8 +68,28 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         },
         Event::MarkedReady { .. } => "ready for review".to_owned(),
         Event::StepFailed { failure, .. } => after_stumble(task, &failure.message),
+        Event::ReviewReceived { threads } => {
+            let said = match threads {
+                1 => "a review comment".to_owned(),
+                threads => format!("{threads} review comments"),
+            };
+            taken_up(task, &said)
+        }
+        Event::Conflicted => taken_up(task, "a conflict with the base"),
+        Event::RedAgain { .. } => {
+            let names = failed_checks(&task.checks);
+            taken_up(task, &format!("a ready head that turned red ({names})"))
+        }
         Event::PullMerged => "merged".to_owned(),
         Event::PullClosed => "pull request closed".to_owned(),
+    }
+}
+
+/// A ready pull request came back.
+fn taken_up(task: &TaskRow, what: &str) -> String {
+    match &task.task.wait {
+        Wait::Human(Gate::Stuck(reason)) => format!("{}: {what}", reason.row().title),
+        _ => format!("{what}: waits for a worker"),
     }
 }
 
@@ -152,6 +172,9 @@ fn stuck(reason: Reason, task: &TaskRow, event: &Event) -> String {
         if !task.ci_log.is_empty() {
             parts.push(fenced(&task.ci_log));
         }
+    }
+    if reason == Reason::RedAgain {
+        parts.push(format!("Failing: {}.", failed_checks(&task.checks)));
     }
     parts.push(row.remedy.to_owned());
     if !task.branch.is_empty() {

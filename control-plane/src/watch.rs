@@ -1,4 +1,6 @@
-//! Pull requests of tasks without a worker: merged completes a task, closed cancels it.
+//! Pull requests of tasks without a worker: merged completes a task, closed cancels it. One that is ready for review is
+//! taken up again when it conflicts with its base, when people with write access say something, and when a check of its
+//! head turns red.
 //!
 //! Polls by conditional requests, which cost nothing of the rate limit while nothing changes. A pull request that
 //! cannot be read is asked for again later, ever more slowly; the task stays as it is.
@@ -6,7 +8,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use mainloop_core::Event;
-use mainloop_github::{Class, Client, Conditional, PullState, Repo};
+use mainloop_github::{
+    Class, Client, Conditional, FailedCheck, PullState, Repo, ReviewThread, Verdict, verdict,
+};
+use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -14,7 +19,11 @@ use uuid::Uuid;
 
 use crate::{
     code_host::{Lent, Tokens},
-    db::{self, Occurrence, Store, pulls::Watched},
+    db::{
+        self, Occurrence, Store,
+        pulls::{Tags, Watched},
+        reviews::Thread,
+    },
     errors,
 };
 
@@ -78,23 +87,13 @@ impl Watch {
 
     async fn look(&mut self, watched: Watched) {
         let result = match self.client(&watched).await {
-            Ok(client) => {
-                let etag = (!watched.etag.is_empty()).then_some(watched.etag.as_str());
-                client.pull_if_changed(watched.number.into(), etag).await
-            }
-            Err(error) => Err(error),
+            Ok(client) => self.look_with(&client, &watched).await,
+            Err(error) => Err(Trouble::Host(error)),
         };
         let stored = match result {
-            Ok(Conditional::NotModified) => Ok(()),
-            Ok(Conditional::Changed { pull, etag }) => {
-                let event = match pull.state {
-                    PullState::Merged { .. } => Some(Event::PullMerged),
-                    PullState::Closed => Some(Event::PullClosed),
-                    PullState::Open => None,
-                };
-                self.seen(watched.task, event, etag.as_deref()).await
-            }
-            Err(error) => {
+            Ok(()) => Ok(()),
+            Err(Trouble::Store(error)) => Err(error),
+            Err(Trouble::Host(error)) => {
                 if error.class() == Class::Unauthorized {
                     // Revoked from outside, it may be: the next look gets another one.
                     self.clients.remove(&key(&watched));
@@ -108,18 +107,84 @@ impl Watch {
         }
     }
 
-    async fn seen(
-        &self,
-        task: Uuid,
-        event: Option<Event>,
-        etag: Option<&str>,
-    ) -> Result<(), db::Error> {
+    /// What was seen is noted last: a look that ends half-way is done again.
+    async fn look_with(&self, client: &Client, watched: &Watched) -> Result<(), Trouble> {
+        let mut tags = watched.tags.clone();
+        let etag = (!tags.pull.is_empty()).then_some(tags.pull.as_str());
+        let number = u64::from(watched.number);
+        let changed = match client.pull_if_changed(number, etag).await? {
+            Conditional::NotModified => None,
+            Conditional::Changed { pull, etag } => {
+                // While the code host computes whether it merges, it is asked again.
+                let is_known = pull.state != PullState::Open || pull.mergeable.is_some();
+                tags.pull = etag.filter(|_| is_known).unwrap_or_default();
+                Some(pull)
+            }
+        };
+        let event = match changed.as_ref().map(|pull| (&pull.state, pull.mergeable)) {
+            Some((PullState::Merged { .. }, _)) => Some(Event::PullMerged),
+            Some((PullState::Closed, _)) => Some(Event::PullClosed),
+            Some((PullState::Open, Some(false))) if watched.ready.is_some() => {
+                Some(Event::Conflicted)
+            }
+            Some((PullState::Open, _)) | None => None,
+        };
         if let Some(event) = event {
-            self.store
-                .apply(task, &Occurrence::new(event, "github"))
+            self.apply(watched.task, Occurrence::new(event, "github"))
+                .await?;
+        } else if let Some(sha) = &watched.ready {
+            self.look_at_ready(client, watched, sha, changed.is_some(), &mut tags)
                 .await?;
         }
-        self.store.pull_seen(task, etag.unwrap_or_default()).await
+        Ok(self.store.pull_seen(watched.task, &tags).await?)
+    }
+
+    /// What reviewers say comes first: what turned red is read again after it.
+    async fn look_at_ready(
+        &self,
+        client: &Client,
+        watched: &Watched,
+        sha: &str,
+        changed: bool,
+        tags: &mut Tags,
+    ) -> Result<(), Trouble> {
+        let (task, number) = (watched.task, u64::from(watched.number));
+        let read = client
+            .reviews_if_changed(number, &task.to_string(), &tags.review, changed)
+            .await?;
+        if let Some((threads, seen)) = read {
+            for thread in threads {
+                let (thread, answered) = stored(thread);
+                self.store
+                    .note_thread(task, watched.number, &thread, answered)
+                    .await?;
+            }
+            tags.review = seen;
+        }
+        let open = self.store.open_threads(task).await?.len();
+        if open > 0 {
+            let threads = u32::try_from(open).unwrap_or(u32::MAX);
+            let event = Event::ReviewReceived { threads };
+            return self.apply(task, Occurrence::new(event, "github")).await;
+        }
+        if let Some((checks, seen)) = client.checks_if_changed(sha, &tags.checks).await? {
+            if let Verdict::Failed { checks } = verdict(&checks) {
+                let event = Event::RedAgain {
+                    sha: sha.to_owned(),
+                };
+                let mut occurrence = Occurrence::new(event, "github");
+                occurrence.detail = json!({ "sha": sha });
+                occurrence.facts.checks = Some(failed(&checks));
+                self.apply(task, occurrence).await?;
+            }
+            tags.checks = seen;
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, task: Uuid, occurrence: Occurrence) -> Result<(), Trouble> {
+        self.store.apply(task, &occurrence).await?;
+        Ok(())
     }
 
     async fn client(&mut self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
@@ -138,6 +203,63 @@ impl Watch {
         self.clients.insert(key, (client.clone(), lent));
         Ok(client)
     }
+}
+
+/// Why a look came to nothing.
+enum Trouble {
+    /// The code host.
+    Host(mainloop_github::Error),
+    /// The database.
+    Store(db::Error),
+}
+
+impl From<mainloop_github::Error> for Trouble {
+    fn from(error: mainloop_github::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl From<db::Error> for Trouble {
+    fn from(error: db::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A thread as it is stored, and up to where it is answered.
+fn stored(thread: ReviewThread) -> (Thread, i64) {
+    // Postgres takes no NUL in text.
+    let clean = |text: String| text.replace('\0', "\u{fffd}");
+    let id = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
+    let newest = id(thread.newest);
+    let answered = if thread.answered { newest } else { 0 };
+    let thread = Thread {
+        is_review: thread.is_review,
+        id: id(thread.id),
+        newest,
+        author: clean(thread.author),
+        path: clean(thread.path.unwrap_or_default()),
+        line: thread
+            .line
+            .and_then(|line| i32::try_from(line).ok())
+            .unwrap_or_default(),
+        body: clean(thread.text),
+    };
+    (thread, answered)
+}
+
+/// Checks that failed, as a task has them.
+fn failed(checks: &[FailedCheck]) -> Value {
+    checks
+        .iter()
+        .map(|check| {
+            json!({
+                "name": check.name.replace('\0', "\u{fffd}"),
+                "state": "failed",
+                "conclusion": check.conclusion.words(),
+                "url": check.url.clone().unwrap_or_default(),
+            })
+        })
+        .collect()
 }
 
 fn key(watched: &Watched) -> String {

@@ -61,6 +61,8 @@ pub(crate) enum Request {
     StartClaude(StartClaude),
     Publish { message: String },
     Diffstat,
+    MergeBase,
+    MergeState,
     EndStep,
     Inspect(Inspect),
 }
@@ -92,6 +94,8 @@ pub(crate) enum Reply {
     ClaudeStarted { pid: i32 },
     Published(Published),
     Diffstat(Diffstat),
+    Merged { conflicts: Vec<String> },
+    MergeState(MergeState),
     StepEnded { killed: usize },
     Inspection(Inspection),
 }
@@ -202,6 +206,20 @@ pub struct Diffstat {
 }
 
 impl Diffstat {
+    /// How many files are listed by name.
+    pub const MAX_PATHS: usize = 200;
+}
+
+/// How far the merge of the base is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeState {
+    /// Files that are not resolved, at most [`MergeState::MAX_PATHS`].
+    pub unresolved: Vec<String>,
+    /// The task's branch contains the base.
+    pub contains_base: bool,
+}
+
+impl MergeState {
     /// How many files are listed by name.
     pub const MAX_PATHS: usize = 200;
 }

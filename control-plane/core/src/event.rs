@@ -127,6 +127,18 @@ pub enum Event {
         retry_at: Option<Timestamp>,
     },
 
+    /// People with write access said so many things about the ready pull request that are not answered.
+    ReviewReceived {
+        /// How many.
+        threads: u32,
+    },
+    /// The ready pull request conflicts with its base.
+    Conflicted,
+    /// A check of the ready head is red.
+    RedAgain {
+        /// The commit.
+        sha: String,
+    },
     /// The pull request was merged.
     PullMerged,
     /// The pull request was closed.
@@ -170,6 +182,9 @@ impl Event {
             Self::CiAbsent { .. } => EventKind::CiAbsent,
             Self::MarkedReady { .. } => EventKind::MarkedReady,
             Self::StepFailed { .. } => EventKind::StepFailed,
+            Self::ReviewReceived { .. } => EventKind::ReviewReceived,
+            Self::Conflicted => EventKind::Conflicted,
+            Self::RedAgain { .. } => EventKind::RedAgain,
             Self::PullMerged => EventKind::PullMerged,
             Self::PullClosed => EventKind::PullClosed,
         }
@@ -205,5 +220,6 @@ kinds! {
     NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",
     BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
     CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiAbsent "ci_absent",
-    MarkedReady "ready_for_review", StepFailed "step_failed", PullMerged "merged", PullClosed "pull_request_closed",
+    MarkedReady "ready_for_review", StepFailed "step_failed", ReviewReceived "review_received",
+    Conflicted "conflicted", RedAgain "red_again", PullMerged "merged", PullClosed "pull_request_closed",
 }

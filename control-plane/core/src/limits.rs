@@ -14,6 +14,10 @@ pub struct Limits {
     pub max_attempts: u32,
     /// Turns that may be spent on mending CI before a person is asked.
     pub max_ci_attempts: u32,
+    /// Rounds of review that are addressed before a person is asked.
+    pub max_review_rounds: u32,
+    /// Conflicts with the base that are taken up before a person is asked.
+    pub max_rebases: u32,
     /// Limits and outages in a row that are waited for before a person is asked.
     pub max_waits: u32,
     /// Whether work goes on by itself when a limit is over; a person is asked otherwise.
@@ -32,6 +36,10 @@ pub struct Limits {
     pub fix_ci: SignedDuration,
     /// How long `MarkReady` may take.
     pub mark_ready: SignedDuration,
+    /// How long `AddressReview` may take.
+    pub address_review: SignedDuration,
+    /// How long `Rebase` may take.
+    pub rebase: SignedDuration,
     /// Wait after the first failure; doubles with each further one.
     pub backoff: SignedDuration,
     /// Longest wait after a failure.
@@ -43,6 +51,8 @@ impl Default for Limits {
         Self {
             max_attempts: 3,
             max_ci_attempts: 3,
+            max_review_rounds: 5,
+            max_rebases: 5,
             max_waits: 24,
             resume_after_limit: true,
             no_ci: NoCi::Ask,
@@ -52,6 +62,8 @@ impl Default for Limits {
             await_ci: SignedDuration::from_hours(2),
             fix_ci: SignedDuration::from_hours(2),
             mark_ready: SignedDuration::from_mins(10),
+            address_review: SignedDuration::from_hours(2),
+            rebase: SignedDuration::from_hours(2),
             backoff: SignedDuration::from_secs(5),
             backoff_max: SignedDuration::from_mins(10),
         }
@@ -67,6 +79,8 @@ impl Limits {
             Step::AwaitCi => self.await_ci,
             Step::FixCi => self.fix_ci,
             Step::MarkReady => self.mark_ready,
+            Step::AddressReview => self.address_review,
+            Step::Rebase => self.rebase,
         }
     }
 

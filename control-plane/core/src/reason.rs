@@ -214,6 +214,24 @@ reasons! {
         "The worker finished the approved plan without pushing a change."
         "Say what it missed.",
 
+    // Review
+    ReviewLimit "review_limit" Ask STEER
+        "Review goes round in circles"
+        "Reviewers had more to say after as many rounds as policy allows."
+        "Read the pull request; say how to go on, retry for another round, or take the branch over.",
+    RebaseLimit "rebase_limit" Ask STEER
+        "Conflicts with the base again and again"
+        "The pull request conflicts with its base after as many merges as policy allows."
+        "Merge or close what it conflicts with, then retry; or take the branch over.",
+    RedAgain "red_again" Ask STEER
+        "Checks turn red again and again"
+        "Checks of a head that was green turned red more often than policy allows."
+        "See whether a check is flaky: mend it and retry, or say what the worker is to change.",
+    Unmerged "unmerged" Ask STEER
+        "Conflict not resolved"
+        "The worker was asked to merge the base and resolve what conflicts, and left the merge unfinished."
+        "Say how to resolve it, or take the branch over.",
+
     // The model
     #[Model] ModelCredential "model_credential" Ask MEND
         "Model credential refused"
@@ -386,6 +404,9 @@ impl Reason {
                 | Self::CiDeadline
                 | Self::NoCi
                 | Self::NoChange
+                | Self::ReviewLimit
+                | Self::RebaseLimit
+                | Self::RedAgain
                 | Self::WorkerLost
                 | Self::StartDeadline
                 | Self::StepDeadline

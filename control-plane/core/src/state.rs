@@ -29,6 +29,8 @@ pub enum State {
     Waiting,
     /// Ready for review.
     Ready,
+    /// What reviewers said is being addressed, or a conflict resolved.
+    AddressingReview,
     /// Over, well.
     Completed,
     /// Over, ended by a person.
@@ -54,7 +56,7 @@ pub enum Group {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Proposed,
         Self::Queued,
         Self::Starting,
@@ -67,6 +69,7 @@ impl State {
         Self::Blocked,
         Self::Waiting,
         Self::Ready,
+        Self::AddressingReview,
         Self::Completed,
         Self::Cancelled,
         Self::Declined,
@@ -92,6 +95,7 @@ impl State {
             (Phase::Implementing, _, Run::Live) => Self::Implementing,
             (Phase::Ci, _, Run::Live) => Self::Ci,
             (Phase::FixingCi, _, Run::Live) => Self::FixingCi,
+            (Phase::AddressingReview, _, Run::Live) => Self::AddressingReview,
         }
     }
 
@@ -104,6 +108,7 @@ impl State {
             | Self::Implementing
             | Self::Ci
             | Self::FixingCi
+            | Self::AddressingReview
             | Self::Waiting => Group::Active,
             Self::Proposed | Self::PlanReview | Self::Question | Self::Blocked => Group::NeedsYou,
             Self::Ready | Self::Completed | Self::Cancelled | Self::Declined => Group::Completed,

@@ -25,6 +25,14 @@ pub struct Task {
     pub ci_attempts: u32,
     /// Turns that a person allowed; none for as many as policy says.
     pub ci_allowed: Option<u32>,
+    /// Rounds of review that were addressed since the last human word.
+    pub review_rounds: u32,
+    /// Conflicts with the base that were taken up since the last human word.
+    pub rebases: u32,
+    /// Times that checks turned red again on a ready head since the last human word.
+    pub reds: u32,
+    /// The head conflicts with its base: that comes before what reviewers say.
+    pub conflicted: bool,
     /// Counts the branches that the work was begun on, from 1.
     pub generation: u32,
     /// Signature of the failure that the last fix was for.
@@ -52,6 +60,10 @@ impl Task {
             waits: 0,
             ci_attempts: 0,
             ci_allowed: None,
+            review_rounds: 0,
+            rebases: 0,
+            reds: 0,
+            conflicted: false,
             generation: 1,
             signature: None,
             plan: None,
@@ -79,6 +91,8 @@ pub enum Phase {
     FixingCi,
     /// Green and ready for review.
     Ready,
+    /// What reviewers said is being addressed, or a conflict with the base resolved.
+    AddressingReview,
     /// Over, well.
     Completed(Completion),
     /// Over, not well; a retry goes back to the stage that failed.
@@ -105,6 +119,7 @@ impl Phase {
             Self::Ci => PhaseKind::Ci,
             Self::FixingCi => PhaseKind::FixingCi,
             Self::Ready => PhaseKind::Ready,
+            Self::AddressingReview => PhaseKind::AddressingReview,
             Self::Completed(_) => PhaseKind::Completed,
             Self::Failed { .. } => PhaseKind::Failed,
             Self::Cancelled => PhaseKind::Cancelled,
@@ -140,6 +155,8 @@ pub enum PhaseKind {
     FixingCi,
     /// See [`Phase::Ready`].
     Ready,
+    /// See [`Phase::AddressingReview`].
+    AddressingReview,
     /// See [`Phase::Completed`].
     Completed,
     /// See [`Phase::Failed`].
@@ -152,7 +169,7 @@ pub enum PhaseKind {
 
 impl PhaseKind {
     /// All of them, in the order of the work.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Proposed,
         Self::Planning,
         Self::PlanReview,
@@ -160,6 +177,7 @@ impl PhaseKind {
         Self::Ci,
         Self::FixingCi,
         Self::Ready,
+        Self::AddressingReview,
         Self::Completed,
         Self::Failed,
         Self::Cancelled,
@@ -176,6 +194,7 @@ impl PhaseKind {
             Self::Ci => "ci",
             Self::FixingCi => "fixing_ci",
             Self::Ready => "ready",
+            Self::AddressingReview => "addressing_review",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -206,6 +225,8 @@ pub enum Stage {
     Ci,
     /// Mend what failed.
     FixingCi,
+    /// Address what reviewers said, or resolve a conflict.
+    AddressingReview,
 }
 
 impl Stage {
@@ -216,6 +237,7 @@ impl Stage {
             Self::Implementing => Phase::Implementing,
             Self::Ci => Phase::Ci,
             Self::FixingCi => Phase::FixingCi,
+            Self::AddressingReview => Phase::AddressingReview,
         }
     }
 }
@@ -323,4 +345,8 @@ pub enum Step {
     FixCi,
     /// Mark the pull request ready.
     MarkReady,
+    /// Address what reviewers said, and answer each of them.
+    AddressReview,
+    /// Merge the base into the branch, and resolve what conflicts.
+    Rebase,
 }

@@ -32,10 +32,23 @@ const fn edge(from: &'static [P], on: E, to: &'static [P]) -> Edge {
 }
 
 /// Phases in which a worker has something to do or waits for a person in the middle of it.
-const WORK: &[P] = &[P::Planning, P::Implementing, P::Ci, P::FixingCi];
+const WORK: &[P] = &[
+    P::Planning,
+    P::Implementing,
+    P::Ci,
+    P::FixingCi,
+    P::AddressingReview,
+];
 
 /// Phases in which there may be a pull request.
-const WITH_PULL: &[P] = &[P::Implementing, P::Ci, P::FixingCi, P::Ready, P::Failed];
+const WITH_PULL: &[P] = &[
+    P::Implementing,
+    P::Ci,
+    P::FixingCi,
+    P::Ready,
+    P::AddressingReview,
+    P::Failed,
+];
 
 /// Every edge of the workflow. An event that stands in several rows is taken in the phases of all of them.
 pub const TABLE: &[Edge] = &[
@@ -49,10 +62,18 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::Answered, &[P::Implementing]),
     edge(&[P::Ci], E::Answered, &[P::Ci, P::FixingCi]),
     edge(&[P::FixingCi], E::Answered, &[P::FixingCi]),
+    edge(&[P::AddressingReview], E::Answered, &[P::AddressingReview]),
     edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
     edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
     edge(
-        &[P::Planning, P::Implementing, P::Ci, P::FixingCi, P::Failed],
+        &[
+            P::Planning,
+            P::Implementing,
+            P::Ci,
+            P::FixingCi,
+            P::AddressingReview,
+            P::Failed,
+        ],
         E::StartedAfresh,
         &[P::Planning, P::Implementing],
     ),
@@ -60,6 +81,7 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::ToppedUp, &[P::Implementing]),
     edge(&[P::Ci], E::ToppedUp, &[P::Ci]),
     edge(&[P::FixingCi], E::ToppedUp, &[P::FixingCi]),
+    edge(&[P::AddressingReview], E::ToppedUp, &[P::AddressingReview]),
     edge(WORK, E::TakenOver, &[P::Completed]),
     edge(WORK, E::GivenUp, &[P::Failed]),
     edge(
@@ -71,6 +93,7 @@ pub const TABLE: &[Edge] = &[
             P::Ci,
             P::FixingCi,
             P::Ready,
+            P::AddressingReview,
             P::Failed,
         ],
         E::CancelRequested,
@@ -79,50 +102,98 @@ pub const TABLE: &[Edge] = &[
     edge(
         &[P::Failed],
         E::RetryRequested,
-        &[P::Planning, P::Implementing, P::Ci, P::FixingCi],
+        &[
+            P::Planning,
+            P::Implementing,
+            P::Ci,
+            P::FixingCi,
+            P::AddressingReview,
+        ],
     ),
     edge(&[P::Planning], E::RetryRequested, &[P::Planning]),
     edge(&[P::Implementing], E::RetryRequested, &[P::Implementing]),
     edge(&[P::Ci], E::RetryRequested, &[P::Ci]),
     edge(&[P::FixingCi], E::RetryRequested, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::RetryRequested,
+        &[P::AddressingReview],
+    ),
     // The worker comes and goes
     edge(&[P::Planning], E::Claimed, &[P::Planning]),
     edge(&[P::Implementing], E::Claimed, &[P::Implementing]),
     edge(&[P::Ci], E::Claimed, &[P::Ci]),
     edge(&[P::FixingCi], E::Claimed, &[P::FixingCi]),
+    edge(&[P::AddressingReview], E::Claimed, &[P::AddressingReview]),
     edge(&[P::Planning], E::AttemptConnected, &[P::Planning]),
     edge(&[P::Implementing], E::AttemptConnected, &[P::Implementing]),
     edge(&[P::Ci], E::AttemptConnected, &[P::Ci]),
     edge(&[P::FixingCi], E::AttemptConnected, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::AttemptConnected,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Planning], E::AttemptLost, &[P::Planning]),
     edge(&[P::PlanReview], E::AttemptLost, &[P::PlanReview]),
     edge(&[P::Implementing], E::AttemptLost, &[P::Implementing]),
     edge(&[P::Ci], E::AttemptLost, &[P::Ci]),
     edge(&[P::FixingCi], E::AttemptLost, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::AttemptLost,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Planning], E::Suspended, &[P::Planning]),
     edge(&[P::PlanReview], E::Suspended, &[P::PlanReview]),
     edge(&[P::Implementing], E::Suspended, &[P::Implementing]),
     edge(&[P::Ci], E::Suspended, &[P::Ci]),
     edge(&[P::FixingCi], E::Suspended, &[P::FixingCi]),
+    edge(&[P::AddressingReview], E::Suspended, &[P::AddressingReview]),
     edge(&[P::Planning], E::DeadlinePassed, &[P::Planning]),
     edge(&[P::Implementing], E::DeadlinePassed, &[P::Implementing]),
     edge(&[P::Ci], E::DeadlinePassed, &[P::Ci]),
     edge(&[P::FixingCi], E::DeadlinePassed, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::DeadlinePassed,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Planning], E::WaitElapsed, &[P::Planning]),
     edge(&[P::Implementing], E::WaitElapsed, &[P::Implementing]),
     edge(&[P::Ci], E::WaitElapsed, &[P::Ci]),
     edge(&[P::FixingCi], E::WaitElapsed, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::WaitElapsed,
+        &[P::AddressingReview],
+    ),
     // Milestones
     edge(&[P::Planning], E::PlanStored, &[P::PlanReview]),
     edge(&[P::Planning], E::NothingToChange, &[P::Completed]),
     edge(&[P::Planning], E::QuestionAsked, &[P::Planning]),
     edge(&[P::Implementing], E::QuestionAsked, &[P::Implementing]),
     edge(&[P::FixingCi], E::QuestionAsked, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::QuestionAsked,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Planning], E::BlockerReported, &[P::Planning]),
     edge(&[P::Implementing], E::BlockerReported, &[P::Implementing]),
     edge(&[P::FixingCi], E::BlockerReported, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::BlockerReported,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Implementing], E::BranchPushed, &[P::Implementing]),
     edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::BranchPushed,
+        &[P::AddressingReview],
+    ),
     // Somebody else pushed.
     edge(&[P::Ci], E::BranchPushed, &[P::Ci]),
     edge(&[P::Implementing], E::PullOpened, &[P::Implementing]),
@@ -133,6 +204,7 @@ pub const TABLE: &[Edge] = &[
         &[P::Ci, P::Implementing],
     ),
     edge(&[P::FixingCi], E::WorkFinished, &[P::Ci, P::FixingCi]),
+    edge(&[P::AddressingReview], E::WorkFinished, &[P::Ci]),
     edge(&[P::Ci], E::CiRunning, &[P::Ci]),
     edge(&[P::Ci], E::CiPassed, &[P::Ci]),
     edge(&[P::Ci], E::CiFailed, &[P::FixingCi, P::Ci]),
@@ -142,7 +214,15 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::StepFailed, &[P::Implementing]),
     edge(&[P::Ci], E::StepFailed, &[P::Ci]),
     edge(&[P::FixingCi], E::StepFailed, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::StepFailed,
+        &[P::AddressingReview],
+    ),
     // The code host
+    edge(&[P::Ready], E::ReviewReceived, &[P::AddressingReview]),
+    edge(&[P::Ready], E::Conflicted, &[P::AddressingReview]),
+    edge(&[P::Ready], E::RedAgain, &[P::Ci]),
     edge(WITH_PULL, E::PullMerged, &[P::Completed]),
     edge(WITH_PULL, E::PullClosed, &[P::Cancelled]),
 ];
@@ -221,6 +301,8 @@ pub fn step(task: &Task) -> Option<Step> {
         (Phase::Ci, _) if task.green.is_some() && task.green == task.head => Some(Step::MarkReady),
         (Phase::Ci, _) => Some(Step::AwaitCi),
         (Phase::FixingCi, _) => Some(Step::FixCi),
+        (Phase::AddressingReview, _) if task.conflicted => Some(Step::Rebase),
+        (Phase::AddressingReview, _) => Some(Step::AddressReview),
         (
             Phase::Proposed
             | Phase::PlanReview
@@ -351,6 +433,7 @@ fn apply(
             task.head = None;
             task.green = None;
             task.pull = None;
+            task.conflicted = false;
             let approved = task.plan.as_ref().is_some_and(|plan| plan.approved);
             queue(
                 task,
@@ -520,6 +603,7 @@ fn apply(
         Event::WorkFinished { changed } => {
             live(task)?;
             let fixing = task.phase == Phase::FixingCi;
+            task.conflicted = false;
             task.failures = 0;
             task.waits = 0;
             if task.head.is_none() || task.pull.is_none() {
@@ -588,6 +672,41 @@ fn apply(
             };
             stop(task, reason, message, *retry_at, now, limits);
         }
+        Event::ReviewReceived { threads } => {
+            if *threads == 0 {
+                return Err("everything is answered");
+            }
+            come_back(task);
+            task.signature = None;
+            task.review_rounds += 1;
+            queue(task, Phase::AddressingReview);
+            if task.review_rounds > limits.max_review_rounds {
+                stuck(task, Reason::ReviewLimit);
+            }
+        }
+        Event::Conflicted => {
+            come_back(task);
+            task.signature = None;
+            task.rebases += 1;
+            task.conflicted = true;
+            queue(task, Phase::AddressingReview);
+            if task.rebases > limits.max_rebases {
+                stuck(task, Reason::RebaseLimit);
+            }
+        }
+        Event::RedAgain { sha } => {
+            if task.head.as_ref() != Some(sha) {
+                return Err("that commit is not the head");
+            }
+            // The signature stays: the failure that was mended last is told from a new one.
+            come_back(task);
+            task.green = None;
+            task.reds += 1;
+            queue(task, Phase::Ci);
+            if task.reds > limits.max_ci_attempts {
+                stuck(task, Reason::RedAgain);
+            }
+        }
         Event::PullMerged => settle(task, Phase::Completed(Completion::Merged)),
     }
     Ok(())
@@ -627,7 +746,15 @@ fn awaits(task: &Task, sha: &str) -> Result<(), &'static str> {
 fn working_wait(task: &Task) -> Wait {
     match step(task) {
         Some(Step::AwaitCi) => Wait::Ci,
-        Some(Step::Plan | Step::Implement | Step::FixCi | Step::MarkReady) | None => Wait::None,
+        Some(
+            Step::Plan
+            | Step::Implement
+            | Step::FixCi
+            | Step::MarkReady
+            | Step::AddressReview
+            | Step::Rebase,
+        )
+        | None => Wait::None,
     }
 }
 
@@ -661,6 +788,7 @@ fn fail(task: &mut Task, failure: Failure) {
         P::Implementing => Stage::Implementing,
         P::Ci => Stage::Ci,
         P::FixingCi => Stage::FixingCi,
+        P::AddressingReview => Stage::AddressingReview,
         P::Proposed
         | P::Planning
         | P::PlanReview
@@ -671,6 +799,20 @@ fn fail(task: &mut Task, failure: Failure) {
         | P::Declined => Stage::Planning,
     };
     settle(task, Phase::Failed { failure, from });
+}
+
+/// A ready pull request is taken up again: what was counted on the way to it is past.
+fn come_back(task: &mut Task) {
+    task.failures = 0;
+    task.waits = 0;
+    task.ci_attempts = 0;
+    task.ci_allowed = None;
+}
+
+/// A person is asked before a worker goes on.
+fn stuck(task: &mut Task, reason: Reason) {
+    task.run = Run::Idle;
+    task.wait = Wait::Human(Gate::Stuck(reason));
 }
 
 /// Work stops short: it goes on by itself later, or a person is asked.
@@ -711,11 +853,11 @@ fn stuck_or_failed(task: &Task) -> Result<(), &'static str> {
 
 /// A person has looked: the counters that led to them begin anew.
 fn human_word(task: &mut Task) {
-    task.failures = 0;
-    task.waits = 0;
-    task.ci_attempts = 0;
-    task.ci_allowed = None;
+    come_back(task);
     task.signature = None;
+    task.review_rounds = 0;
+    task.rebases = 0;
+    task.reds = 0;
 }
 
 /// The workflow as a Mermaid state diagram, for the documentation.

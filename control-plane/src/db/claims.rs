@@ -21,7 +21,7 @@ free AS (SELECT lane.repository_url, $1::bigint - (SELECT count(*) FROM task u W
   AND u.repository_url = lane.repository_url) AS slots FROM lane WHERE lane.repository_url IS NOT NULL) \
 SELECT head.id FROM free CROSS JOIN LATERAL (\
  SELECT q.id, q.priority, q.queued_at FROM task q WHERE q.run = 'queued' AND q.repository_url = free.repository_url \
-  AND NOT ($3 AND q.phase IN ('planning', 'implementing', 'fixing_ci')) AND NOT $4 \
+  AND NOT ($3 AND q.phase IN ('planning', 'implementing', 'fixing_ci', 'addressing_review')) AND NOT $4 \
   AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.task_id = q.id AND a.state <> 'ended') \
   ORDER BY q.priority DESC, q.queued_at, q.id LIMIT greatest(free.slots, 0)) AS head \
 ORDER BY head.priority DESC, head.queued_at, head.id \
@@ -63,7 +63,10 @@ pub fn needs(task: &Task, credential: Credential) -> bool {
     match (credential, step(task)) {
         (_, None) => false,
         (Credential::CodeHost, Some(_))
-        | (Credential::Model, Some(Step::Plan | Step::Implement | Step::FixCi)) => true,
+        | (
+            Credential::Model,
+            Some(Step::Plan | Step::Implement | Step::FixCi | Step::AddressReview | Step::Rebase),
+        ) => true,
         (Credential::Model, Some(Step::AwaitCi | Step::MarkReady)) => false,
     }
 }

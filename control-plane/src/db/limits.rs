@@ -12,6 +12,10 @@ pub struct Written {
     pub max_attempts: u32,
     /// Turns that may be spent on mending CI.
     pub max_ci_attempts: u32,
+    /// Rounds of review that are addressed before a person is asked.
+    pub max_review_rounds: u32,
+    /// Conflicts with the base that are taken up before a person is asked.
+    pub max_rebases: u32,
     /// Limits and outages in a row that are waited for before a person is asked.
     pub max_waits: u32,
     /// Whether work goes on by itself when a limit is over.
@@ -30,6 +34,10 @@ pub struct Written {
     pub fix_ci_seconds: u32,
     /// Seconds for `MarkReady`.
     pub mark_ready_seconds: u32,
+    /// Seconds for `AddressReview`.
+    pub address_review_seconds: u32,
+    /// Seconds for `Rebase`.
+    pub rebase_seconds: u32,
     /// Milliseconds of wait after the first failure.
     pub backoff_millis: u32,
     /// Seconds of wait at most.
@@ -69,6 +77,8 @@ impl Default for Written {
         Self {
             max_attempts: limits.max_attempts,
             max_ci_attempts: limits.max_ci_attempts,
+            max_review_rounds: limits.max_review_rounds,
+            max_rebases: limits.max_rebases,
             max_waits: limits.max_waits,
             resume_after_limit: limits.resume_after_limit,
             no_ci: match limits.no_ci {
@@ -82,6 +92,8 @@ impl Default for Written {
             await_ci_seconds: seconds(limits.await_ci),
             fix_ci_seconds: seconds(limits.fix_ci),
             mark_ready_seconds: seconds(limits.mark_ready),
+            address_review_seconds: seconds(limits.address_review),
+            rebase_seconds: seconds(limits.rebase),
             backoff_millis: u32::try_from(limits.backoff.as_millis()).unwrap_or(u32::MAX),
             backoff_max_seconds: seconds(limits.backoff_max),
         }
@@ -94,6 +106,8 @@ impl From<&Written> for Limits {
         Self {
             max_attempts: written.max_attempts,
             max_ci_attempts: written.max_ci_attempts,
+            max_review_rounds: written.max_review_rounds,
+            max_rebases: written.max_rebases,
             max_waits: written.max_waits,
             resume_after_limit: written.resume_after_limit,
             no_ci: match written.no_ci {
@@ -107,6 +121,8 @@ impl From<&Written> for Limits {
             await_ci: seconds(written.await_ci_seconds),
             fix_ci: seconds(written.fix_ci_seconds),
             mark_ready: seconds(written.mark_ready_seconds),
+            address_review: seconds(written.address_review_seconds),
+            rebase: seconds(written.rebase_seconds),
             backoff: SignedDuration::from_millis(i64::from(written.backoff_millis)),
             backoff_max: seconds(written.backoff_max_seconds),
         }

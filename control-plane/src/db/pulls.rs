@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mainloop_github::{CheckTags, ReviewTags};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Error, Store, execute, query};
@@ -11,9 +13,10 @@ const DUE: &str = "\
 WITH due AS (SELECT task_id FROM pull_watch WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT 50 FOR UPDATE SKIP LOCKED) \
 UPDATE pull_watch SET due_at = clock_timestamp() + make_interval(secs => $1 * power(2, least(pull_watch.errors, 6))) \
 FROM due, task WHERE pull_watch.task_id = due.task_id AND task.id = due.task_id AND task.pull_number IS NOT NULL \
-RETURNING pull_watch.task_id, pull_watch.etag, task.owner, task.name, task.pull_number";
+RETURNING pull_watch.task_id, pull_watch.etag, pull_watch.tags, task.owner, task.name, task.pull_number, \
+CASE WHEN task.phase = 'ready' THEN task.head_sha END AS ready";
 
-const SEEN: &str = "UPDATE pull_watch SET etag = $2, errors = 0 WHERE task_id = $1";
+const SEEN: &str = "UPDATE pull_watch SET etag = $2, tags = $3, errors = 0 WHERE task_id = $1";
 
 const FAILED: &str = "UPDATE pull_watch SET errors = errors + 1 WHERE task_id = $1";
 
@@ -35,8 +38,39 @@ pub struct Watched {
     pub name: String,
     /// Its number.
     pub number: u32,
-    /// Tag of the state that was seen last; empty for none.
-    pub etag: String,
+    /// The commit that is ready for review; none where the task is elsewhere.
+    pub ready: Option<String>,
+    /// What was seen last.
+    pub tags: Tags,
+}
+
+/// What was seen of a pull request last; empty for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Of itself.
+    pub pull: String,
+    /// Of its reviews.
+    pub review: ReviewTags,
+    /// Of the checks of its ready head.
+    pub checks: CheckTags,
+}
+
+impl Tags {
+    fn read(pull: String, rest: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Self {
+            pull,
+            review: ReviewTags {
+                reviews: text(&rest["reviews"]),
+                comments: text(&rest["comments"]),
+            },
+            checks: CheckTags([0, 1, 2].map(|n| text(&rest["checks"][n]))),
+        }
+    }
+
+    fn rest(&self) -> Value {
+        json!({ "reviews": self.review.reviews, "comments": self.review.comments, "checks": self.checks.0 })
+    }
 }
 
 impl Store {
@@ -52,16 +86,17 @@ impl Store {
                 owner: row.get("owner"),
                 name: row.get("name"),
                 number: u32::try_from(row.get::<_, i32>("pull_number")).unwrap_or_default(),
-                etag: row.get("etag"),
+                ready: row.get("ready"),
+                tags: Tags::read(row.get("etag"), &row.get("tags")),
             })
             .collect())
     }
 
     /// Notes the state that was seen.
-    pub async fn pull_seen(&self, task: Uuid, etag: &str) -> Result<(), Error> {
+    pub async fn pull_seen(&self, task: Uuid, tags: &Tags) -> Result<(), Error> {
         let what = "note a look at a pull request";
         let client = self.connection(what).await?;
-        execute(&client, what, SEEN, &[&task, &etag])
+        execute(&client, what, SEEN, &[&task, &tags.pull, &tags.rest()])
             .await
             .map(drop)
     }
@@ -71,5 +106,24 @@ impl Store {
         let what = "note a failed look at a pull request";
         let client = self.connection(what).await?;
         execute(&client, what, FAILED, &[&task]).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_read_as_they_are_written() {
+        let tags = Tags {
+            pull: "p".to_owned(),
+            review: ReviewTags {
+                reviews: "r".to_owned(),
+                comments: "c".to_owned(),
+            },
+            checks: CheckTags(["1", "2", "3"].map(str::to_owned)),
+        };
+        assert_eq!(Tags::read("p".to_owned(), &tags.rest()), tags);
+        assert_eq!(Tags::read(String::new(), &json!({})), Tags::default());
     }
 }

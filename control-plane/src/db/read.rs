@@ -63,7 +63,7 @@ const COUNTS: &str = concat!(
      count(*) FILTER (WHERE task.run = 'queued') AS queued, \
      count(*) FILTER (WHERE ",
     state!(),
-    " IN ('queued', 'starting', 'planning', 'implementing', 'ci', 'fixing_ci', 'waiting')) AS active, \
+    " IN ('queued', 'starting', 'planning', 'implementing', 'ci', 'fixing_ci', 'addressing_review', 'waiting')) AS active, \
      (SELECT count(*) FROM inbox_item WHERE state = 'open') AS open_items FROM task"
 );
 
@@ -181,6 +181,7 @@ pub fn state_word(state: State) -> &'static str {
         State::Blocked => "blocked",
         State::Waiting => "waiting",
         State::Ready => "ready",
+        State::AddressingReview => "addressing_review",
         State::Completed => "completed",
         State::Cancelled => "cancelled",
         State::Declined => "declined",

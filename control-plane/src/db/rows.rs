@@ -17,6 +17,7 @@ macro_rules! task_columns {
          task.policy, task.unsandboxed, task.phase, task.completion, task.failure_reason, task.failure_message, \
          task.failed_from, task.run, task.wait, task.gate, task.gate_ref, task.wait_until, task.wait_why, \
          task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, task.waits, task.ci_allowed, task.generation, task.superseded, \
+         task.review_rounds, task.rebases, task.reds, task.conflicted, \
          task.signature, task.plan_revision, task.plan_hash, task.plan_approved, task.head_sha, task.green_sha, \
          task.pull_number, task.branch, task.pull_url, task.plan_issue, task.plan_issue_url, task.checks, task.ci_log, \
          task.guidance, task.diffstat, task.summary, task.milestone, task.session_id, task.cost_micros, task.event_seq, \
@@ -95,6 +96,7 @@ fn phase(row: &Row) -> Result<Phase, Error> {
         "ci" => Phase::Ci,
         "fixing_ci" => Phase::FixingCi,
         "ready" => Phase::Ready,
+        "addressing_review" => Phase::AddressingReview,
         "cancelled" => Phase::Cancelled,
         "declined" => Phase::Declined,
         "completed" => {
@@ -172,6 +174,10 @@ impl TryFrom<&Row> for TaskRow {
                 .get::<_, Option<i32>>("ci_allowed")
                 .and_then(|allowed| u32::try_from(allowed).ok()),
             generation: count(row, "generation")?,
+            review_rounds: count(row, "review_rounds")?,
+            rebases: count(row, "rebases")?,
+            reds: count(row, "reds")?,
+            conflicted: row.get("conflicted"),
             signature: row.get("signature"),
             plan: plan_revision
                 .and_then(|revision| u32::try_from(revision).ok())

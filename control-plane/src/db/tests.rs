@@ -38,6 +38,7 @@ fn shapes() -> Vec<Task> {
         Phase::Ci,
         Phase::FixingCi,
         Phase::Ready,
+        Phase::AddressingReview,
         Phase::Completed(Completion::Merged),
         Phase::Failed {
             failure: Failure {

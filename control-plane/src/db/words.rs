@@ -79,6 +79,7 @@ pub fn stage(stage: Stage) -> &'static str {
         Stage::Implementing => "implementing",
         Stage::Ci => "ci",
         Stage::FixingCi => "fixing_ci",
+        Stage::AddressingReview => "addressing_review",
     }
 }
 
@@ -89,6 +90,7 @@ pub fn to_stage(word: &str) -> Option<Stage> {
         Stage::Implementing,
         Stage::Ci,
         Stage::FixingCi,
+        Stage::AddressingReview,
     ]
     .into_iter()
     .find(|candidate| stage(*candidate) == word)

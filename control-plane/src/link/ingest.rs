@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use mainloop_core::{Event, Failure, Reason};
 use mainloop_proto::v1::{
-    Check, CheckState, FailureReason, Milestone, Question, QuestionAsked, milestone::Fact,
+    Check, CheckState, FailureReason, Milestone, Question, QuestionAsked, ReviewThreadKind,
+    milestone::Fact,
 };
 use serde_json::{Value, json};
 
@@ -11,7 +12,9 @@ use crate::{
     db::{
         Error, Facts, Item, Occurrence, Store,
         attempts::Identity,
-        commands, transition,
+        commands,
+        reviews::{self, Answered},
+        transition,
         transition::{append_event, apply_in, lock_task},
     },
     texts,
@@ -89,6 +92,20 @@ pub(super) async fn milestone(
                 .await?;
             }
         }
+        Reading::Answered(answered) => {
+            reviews::answered(&transaction, task.id, &answered).await?;
+            append_event(
+                &transaction,
+                task.id,
+                "thread_answered",
+                &format!("answered: {}", first_line(&answered.text)),
+                "worker",
+                identity.n,
+                &json!({ "id": answered.id, "newest": answered.newest, "text": answered.text }),
+                false,
+            )
+            .await?;
+        }
         Reading::Nothing => {}
     }
     if milestone.seq == NOTES {
@@ -129,6 +146,8 @@ enum Reading {
         detail: Value,
         session: Option<String>,
     },
+    /// A thread of a review has its answer, which stays true whatever the task does.
+    Answered(Answered),
     /// A fact of a newer version.
     Nothing,
 }
@@ -339,6 +358,12 @@ fn reading(milestone: &Milestone) -> Reading {
             detail: json!({ "session": session.session_id }),
             session: Some(clean(&session.session_id)),
         },
+        Fact::ThreadAnswered(answered) => Reading::Answered(Answered {
+            is_review: answered.kind() == ReviewThreadKind::Review,
+            id: answered.id,
+            newest: answered.newest,
+            text: clean(&answered.text),
+        }),
         Fact::PullRequestClosed(closed) => workflow(
             if closed.merged {
                 Event::PullMerged

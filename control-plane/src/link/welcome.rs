@@ -2,8 +2,9 @@
 
 use mainloop_core::{Run, Step, step};
 use mainloop_proto::v1::{
-    Assignment, AwaitCiWork, Credentials, FixCiWork, HumanWord, ImplementWork, MarkReadyWork,
-    PlanWork, StopWork, WaitWork, Welcome, WorkerPolicy, assignment::Work,
+    AddressReviewWork, Assignment, AwaitCiWork, Credentials, FixCiWork, HumanWord, ImplementWork,
+    MarkReadyWork, PlanWork, RebaseWork, ReviewThread, ReviewThreadKind, StopWork, WaitWork,
+    Welcome, WorkerPolicy, assignment::Work,
 };
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -15,12 +16,15 @@ use crate::{
         Error, Store, TaskRow,
         attempts::{Connected, Identity},
         commands::Word,
+        reviews::Thread,
     },
     rpc::convert,
 };
 
 /// People's words that a worker is given, in bytes with their frames: an agent takes messages of 4 MiB.
 const WORDS: usize = 256 << 10;
+/// Threads of a review that a worker is given at once: as many as its prompt takes.
+const THREADS: usize = 40;
 /// What a word takes beside its texts.
 const FRAME: usize = 64;
 
@@ -159,12 +163,49 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
             sha: task.task.green.clone().unwrap_or_default(),
             plan_hash: plan_hash(task),
         }),
+        Some(Step::AddressReview) => Work::AddressReview(AddressReviewWork {
+            threads: fitting(store.open_threads(task.id).await?),
+            round: i32::try_from(task.task.review_rounds).unwrap_or(i32::MAX),
+            sha: task.task.head.clone().unwrap_or_default(),
+            plan: plan_text(store, task).await?,
+        }),
+        Some(Step::Rebase) => Work::Rebase(RebaseWork {
+            sha: task.task.head.clone().unwrap_or_default(),
+            plan: plan_text(store, task).await?,
+        }),
     };
     Ok(Assignment {
         phase_version: task.task.phase_version,
         deadline: task.timer_at.map(convert::timestamp),
         work: Some(work),
     })
+}
+
+/// The oldest threads that fit; the others stay open, and are the next round's.
+fn fitting(threads: Vec<Thread>) -> Vec<ReviewThread> {
+    let mut size = 0;
+    threads
+        .into_iter()
+        .take(THREADS)
+        .take_while(|thread| {
+            size += thread.body.len() + thread.path.len() + FRAME;
+            size <= WORDS
+        })
+        .map(|thread| ReviewThread {
+            kind: if thread.is_review {
+                ReviewThreadKind::Review
+            } else {
+                ReviewThreadKind::Comment
+            }
+            .into(),
+            id: thread.id,
+            newest: thread.newest,
+            author: thread.author,
+            path: thread.path,
+            line: thread.line,
+            text: thread.body,
+        })
+        .collect()
 }
 
 async fn plan_text(store: &Store, task: &TaskRow) -> Result<String, Error> {

@@ -48,6 +48,7 @@ pub fn task(row: &TaskRow, open: &[OpenItem]) -> v1::Task {
         | Phase::Ci
         | Phase::FixingCi
         | Phase::Ready
+        | Phase::AddressingReview
         | Phase::Cancelled
         | Phase::Declined => (v1::Completion::Unspecified, None),
     };
@@ -286,6 +287,7 @@ pub fn state(state: State) -> v1::TaskState {
         State::Blocked => v1::TaskState::Blocked,
         State::Waiting => v1::TaskState::Waiting,
         State::Ready => v1::TaskState::Ready,
+        State::AddressingReview => v1::TaskState::AddressingReview,
         State::Completed => v1::TaskState::Completed,
         State::Cancelled => v1::TaskState::Cancelled,
         State::Declined => v1::TaskState::Declined,
@@ -332,6 +334,7 @@ fn phase(phase: &Phase) -> v1::Phase {
         Phase::Ci => v1::Phase::Ci,
         Phase::FixingCi => v1::Phase::FixingCi,
         Phase::Ready => v1::Phase::Ready,
+        Phase::AddressingReview => v1::Phase::AddressingReview,
         Phase::Completed(_) => v1::Phase::Completed,
         Phase::Failed { .. } => v1::Phase::Failed,
         Phase::Cancelled => v1::Phase::Cancelled,
@@ -383,6 +386,8 @@ fn step_of(step: Step) -> v1::Step {
         Step::AwaitCi => v1::Step::AwaitCi,
         Step::FixCi => v1::Step::FixCi,
         Step::MarkReady => v1::Step::MarkReady,
+        Step::AddressReview => v1::Step::AddressReview,
+        Step::Rebase => v1::Step::Rebase,
     }
 }
 

@@ -71,6 +71,11 @@ pub fn mainloop(name: &str, input: Value) -> ToolCall {
     tool(&format!("mcp__mainloop__{name}"), input)
 }
 
+/// Answers a thread of a review.
+pub fn answer_thread(thread: &str, answer: &str) -> ToolCall {
+    mainloop("answer_thread", json!({"thread": thread, "answer": answer}))
+}
+
 /// Asks the human who owns the task; `options` may be empty.
 pub fn ask_human(question: &str, options: &[&str]) -> ToolCall {
     mainloop(

@@ -11,7 +11,9 @@ use super::access::Role;
 use super::ci;
 use super::git;
 use super::problem::Problem;
-use super::site::{Comment, Issue, Label, Merged, Pull, Push, Repo, Site, now};
+use super::site::{
+    Comment, Issue, Label, Merged, Pull, Push, Repo, Review, ReviewComment, Site, now,
+};
 
 type Result<T> = std::result::Result<T, Problem>;
 
@@ -269,6 +271,95 @@ pub(super) fn comment(
     Ok(id)
 }
 
+/// What a review says of itself; its comments get their ids here.
+pub(super) struct NewReview<'a> {
+    pub(super) state: &'a str,
+    pub(super) body: &'a str,
+    /// The head where not given.
+    pub(super) commit: Option<&'a str>,
+    pub(super) comments: Vec<NewReviewComment>,
+}
+
+/// A comment of a review.
+pub(super) struct NewReviewComment {
+    pub(super) path: String,
+    pub(super) line: u64,
+    pub(super) body: String,
+    pub(super) reply_to: Option<u64>,
+}
+
+/// Adds a review, and takes its author from those who were asked for one.
+pub(super) fn review(
+    site: &mut Site,
+    name: &str,
+    login: &str,
+    number: u64,
+    new: NewReview<'_>,
+) -> Result<Review> {
+    let head = site.need_repo(name)?.pull(number)?.1.head_sha.clone();
+    let mut comments = Vec::new();
+    for comment in new.comments {
+        comments.push(ReviewComment {
+            id: site.id(),
+            reply_to: comment.reply_to,
+            path: comment.path,
+            line: comment.line,
+            body: comment.body,
+        });
+    }
+    let review = Review {
+        id: site.id(),
+        author: login.to_owned(),
+        body: new.body.to_owned(),
+        state: new.state.to_owned(),
+        commit: new.commit.map_or(head, str::to_owned),
+        at: now(),
+        comments,
+    };
+    let issue = site.repo_mut(name)?.issue_mut(number)?;
+    issue.updated_at = now();
+    let pull = issue.pull.as_mut().ok_or_else(Problem::not_found)?;
+    pull.asked.retain(|asked| asked != login);
+    pull.reviews.push(review.clone());
+    Ok(review)
+}
+
+/// Replies in the thread of a review comment. As on GitHub, the reply is a review of its own.
+pub(super) fn reply(
+    site: &mut Site,
+    name: &str,
+    login: &str,
+    number: u64,
+    to: u64,
+    body: &str,
+) -> Result<Review> {
+    let repo = site.need_repo(name)?;
+    repo.pull(number)?;
+    let comments = repo.review_comments(number);
+    let (_, first) = comments
+        .into_iter()
+        .find(|(_, comment)| comment.id == to)
+        .ok_or_else(Problem::not_found)?;
+    if first.reply_to.is_some() {
+        return Err(Problem::unprocessable(
+            "in_reply_to can only be set with a top-level comment's id".to_owned(),
+        ));
+    }
+    let comment = NewReviewComment {
+        path: first.path.clone(),
+        line: first.line,
+        body: body.to_owned(),
+        reply_to: Some(to),
+    };
+    let new = NewReview {
+        state: "COMMENTED",
+        body: "",
+        commit: None,
+        comments: vec![comment],
+    };
+    review(site, name, login, number, new)
+}
+
 pub(super) fn set_open(
     site: &mut Site,
     name: &str,
@@ -386,6 +477,7 @@ pub(super) fn create_pull(
         base_sha,
         draft: new.draft,
         merged: None,
+        asked: Vec::new(),
         reviews: Vec::new(),
     };
     repo.issues.insert(

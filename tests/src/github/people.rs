@@ -1,9 +1,9 @@
 //! What people do on the site, past the API: they are not held to a token, only to what the site can do at all.
 
 use super::GitHub;
-use super::changes::{self, Method, NewPull};
+use super::changes::{self, Method, NewPull, NewReview, NewReviewComment};
 use super::git::Files;
-use super::site::{Review, now};
+use super::site::now;
 
 /// Somebody with a browser and a clone of their own.
 pub struct Person<'a> {
@@ -122,25 +122,40 @@ impl<'a> Person<'a> {
 
     /// Reviews a pull request: `APPROVED`, `CHANGES_REQUESTED` or `COMMENTED`.
     pub fn review(&self, repo: &str, number: u64, state: &str, body: &str) -> anyhow::Result<u64> {
+        self.review_with(repo, number, state, body, &[])
+    }
+
+    /// As [`Person::review`], with comments: each a path, a line and its text.
+    pub fn review_with(
+        &self,
+        repo: &str,
+        number: u64,
+        state: &str,
+        body: &str,
+        comments: &[(&str, u64, &str)],
+    ) -> anyhow::Result<u64> {
         self.github.act(|site| {
-            let id = site.id();
-            let commit = site.need_repo(repo)?.pull(number)?.1.head_sha.clone();
-            let review = Review {
-                id,
-                author: self.login.clone(),
-                body: body.to_owned(),
-                state: state.to_owned(),
-                commit,
-                at: now(),
-                comments: Vec::new(),
+            let new = NewReview {
+                state,
+                body,
+                commit: None,
+                comments: comments
+                    .iter()
+                    .map(|(path, line, body)| NewReviewComment {
+                        path: (*path).to_owned(),
+                        line: *line,
+                        body: (*body).to_owned(),
+                        reply_to: None,
+                    })
+                    .collect(),
             };
-            let issue = site.repo_mut(repo)?.issue_mut(number)?;
-            issue.updated_at = now();
-            issue
-                .pull
-                .iter_mut()
-                .for_each(|pull| pull.reviews.push(review.clone()));
-            Ok(id)
+            Ok(changes::review(site, repo, &self.login, number, new)?.id)
         })
+    }
+
+    /// Replies in the thread that a review comment began.
+    pub fn reply(&self, repo: &str, number: u64, to: u64, body: &str) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::reply(site, repo, &self.login, number, to, body).map(drop))
     }
 }

@@ -373,7 +373,7 @@ pub(super) fn pull_simple(site: &Site, repo: &Repo, issue: &Issue, pull: &Pull) 
             "id": pull.id, "node_id": node_id("PR", pull.id), "html_url": html, "diff_url": format!("{html}.diff"), "patch_url": format!("{html}.patch"),
             "issue_url": issue_url, "comments_url": comments, "statuses_url": statuses, "draft": pull.draft, "auto_merge": null,
             "merge_commit_sha": pull.merged.as_ref().map(|merged| &merged.sha), "merged_at": maybe_time(pull.merged.as_ref().map(|merged| merged.at)),
-            "requested_reviewers": [], "requested_teams": [], "head": end(&pull.head, &pull.head_sha), "base": end(&pull.base, base_sha),
+            "requested_reviewers": pull.asked.iter().map(|login| user(site, login)).collect::<Vec<_>>(), "requested_teams": [], "head": end(&pull.head, &pull.head_sha), "base": end(&pull.base, base_sha),
             "_links": {
                 "self": {"href": api}, "html": {"href": html}, "issue": {"href": issue_url}, "comments": {"href": comments},
                 "review_comments": {"href": format!("{api}/comments")}, "review_comment": {"href": format!("{api}/comments{{/number}}")},
@@ -472,13 +472,17 @@ pub(super) fn review_comment(
         comment.id
     );
     let pull = format!("{}/pulls/{}", repo_api(site, repo), issue.number);
-    json!({
+    let mut value = json!({
         "id": comment.id, "node_id": node_id("PRRC", comment.id), "url": url, "html_url": html, "pull_request_url": pull, "pull_request_review_id": review.id,
         "diff_hunk": "", "path": comment.path, "line": comment.line, "side": "RIGHT", "commit_id": review.commit, "original_commit_id": review.commit,
         "user": user(site, &review.author), "body": comment.body, "created_at": time(review.at), "updated_at": time(review.at),
         "author_association": association(site, repo, &review.author), "reactions": reactions(&url),
         "_links": {"self": {"href": url}, "html": {"href": html}, "pull_request": {"href": pull}},
-    })
+    });
+    if let Some(first) = comment.reply_to {
+        value["in_reply_to_id"] = first.into();
+    }
+    value
 }
 
 fn account(site: &Site, email: &str) -> Value {

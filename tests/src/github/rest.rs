@@ -80,6 +80,8 @@ const TABLE: &[Row] = &[
     ("pulls/list-reviews", "GET", "/repos/{owner}/{repo}/pulls/{pull_number}/reviews", read(Scope::PullRequests), pulls::reviews),
     ("pulls/create-review", "POST", "/repos/{owner}/{repo}/pulls/{pull_number}/reviews", write(Scope::PullRequests), pulls::create_review),
     ("pulls/list-review-comments", "GET", "/repos/{owner}/{repo}/pulls/{pull_number}/comments", read(Scope::PullRequests), pulls::review_comments),
+    ("pulls/create-reply-for-review-comment", "POST", "/repos/{owner}/{repo}/pulls/{pull_number}/comments/{comment_id}/replies", write(Scope::PullRequests), pulls::create_reply),
+    ("pulls/request-reviewers", "POST", "/repos/{owner}/{repo}/pulls/{pull_number}/requested_reviewers", write(Scope::PullRequests), pulls::request_reviewers),
     ("repos/list-pull-requests-associated-with-commit", "GET", "/repos/{owner}/{repo}/commits/{commit_sha}/pulls", read(Scope::PullRequests), pulls::of_commit),
 
     ("checks/list-for-ref", "GET", "/repos/{owner}/{repo}/commits/{ref}/check-runs", read(Scope::Checks), checks::runs_for_ref),

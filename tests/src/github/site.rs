@@ -132,6 +132,8 @@ pub struct Pull {
     pub base_sha: String,
     pub draft: bool,
     pub merged: Option<Merged>,
+    /// Who was asked for a review, and has not given one since.
+    pub asked: Vec<String>,
     pub reviews: Vec<Review>,
 }
 
@@ -157,6 +159,8 @@ pub struct Review {
 #[derive(Clone, Debug)]
 pub struct ReviewComment {
     pub id: u64,
+    /// The first comment of its thread, where it is not that one.
+    pub reply_to: Option<u64>,
     pub path: String,
     pub line: u64,
     pub body: String,
@@ -354,6 +358,13 @@ impl Repo {
         log.into_iter().map(|commit| commit.message).collect()
     }
 
+    /// Whether a branch, tag or commit has this commit in its history.
+    pub fn contains(&self, rev: &str, commit: &str) -> bool {
+        git::resolve(&self.dir, rev)
+            .and_then(|head| git::merge_base(&self.dir, &head, commit))
+            .is_some_and(|base| base == commit)
+    }
+
     pub fn job(&self, id: u64) -> Option<(&Run, &Job)> {
         self.runs.iter().find_map(|run| {
             run.jobs
@@ -374,6 +385,26 @@ impl Repo {
     pub(super) fn pull(&self, number: u64) -> Result<(&Issue, &Pull), Problem> {
         let issue = self.issue(number)?;
         Ok((issue, issue.pull.as_ref().ok_or_else(Problem::not_found)?))
+    }
+
+    /// The comments in the reviews of a pull request, each with its author, oldest first.
+    pub fn review_comments(&self, number: u64) -> Vec<(&str, &ReviewComment)> {
+        let pull = self
+            .issues
+            .get(&number)
+            .and_then(|issue| issue.pull.as_ref());
+        let mut found: Vec<_> = pull
+            .into_iter()
+            .flat_map(|pull| &pull.reviews)
+            .flat_map(|review| {
+                review
+                    .comments
+                    .iter()
+                    .map(|one| (review.author.as_str(), one))
+            })
+            .collect();
+        found.sort_by_key(|(_, comment)| comment.id);
+        found
     }
 
     pub(super) fn next_number(&self) -> u64 {

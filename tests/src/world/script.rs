@@ -14,6 +14,11 @@ pub const IMPLEMENT: &str = "A person approved the plan below.";
 /// Of mending CI.
 pub const FIX: &str = "CI failed on the commits that you made.";
 
+/// Of addressing a review.
+pub const REVIEW: &str = "Reviewers have read your pull request";
+/// Of resolving a conflict.
+pub const REBASE: &str = "Your pull request conflicts with its base branch.";
+
 /// The repository that most stories work on: one function, one test, a workflow that runs the tests.
 pub fn calculator() -> Vec<(&'static str, &'static str)> {
     vec![

@@ -13,6 +13,7 @@ mod people;
 mod pushes;
 mod refusals;
 mod repository;
+mod review;
 mod secrets;
 mod together;
 mod upgrade;

@@ -83,7 +83,13 @@ const WORK: &[(&str, &str)] = &[
     ("actions", "read"),
     ("metadata", "read"),
 ];
-const WATCH: &[(&str, &str)] = &[("pull_requests", "read"), ("metadata", "read")];
+const WATCH: &[(&str, &str)] = &[
+    ("pull_requests", "read"),
+    ("checks", "read"),
+    ("statuses", "read"),
+    ("actions", "read"),
+    ("metadata", "read"),
+];
 
 impl Access {
     /// The permissions that it takes, by GitHub's names.

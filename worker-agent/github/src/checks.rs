@@ -10,11 +10,12 @@ pub(crate) mod fuzzing;
 
 use std::collections::{HashMap, HashSet};
 
+use http::StatusCode;
 use serde::Deserialize;
 
 use crate::client::Client;
 use crate::error::{Class, Error, Result};
-use crate::transport::escape;
+use crate::transport::{PER_PAGE, escape};
 
 /// A thousand checks on one commit.
 const PAGES: usize = 10;
@@ -30,6 +31,10 @@ pub struct Checks {
     /// about what this token sees: `Absent` may mean that all checks are out of its sight.
     pub limited: Vec<String>,
 }
+
+/// What was seen of a commit's checks last: of check runs, statuses and workflow runs. Empty for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckTags(pub [String; 3]);
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +185,41 @@ impl Client {
             items,
             limited,
         })
+    }
+
+    /// As [`Self::checks`], unless the first pages are as `tags` stand for. GitHub lists the newest first.
+    pub async fn checks_if_changed(
+        &self,
+        sha: &str,
+        tags: &CheckTags,
+    ) -> Result<Option<(Checks, CheckTags)>> {
+        let operation = format!("look at checks of {sha} in {}", self.repo);
+        let commit = escape(sha);
+        let paths = [
+            format!("/commits/{commit}/check-runs?filter=latest&per_page={PER_PAGE}&page=1"),
+            format!("/commits/{commit}/status?per_page={PER_PAGE}&page=1"),
+            format!("/actions/runs?head_sha={commit}&per_page={PER_PAGE}&page=1"),
+        ];
+        let mut seen = tags.clone();
+        let mut changed = false;
+        for (path, tag) in paths.iter().zip(&mut seen.0) {
+            let known = (!tag.is_empty()).then_some(tag.as_str());
+            let path = self.path(path);
+            match self.transport.get_reply(&operation, &path, known).await {
+                Ok(reply) if reply.status == StatusCode::NOT_MODIFIED => {}
+                Ok(reply) => {
+                    reply.header("etag").unwrap_or_default().clone_into(tag);
+                    changed = true;
+                }
+                // What this token does not see never changes for it.
+                Err(error) if error.is_denied() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !changed {
+            return Ok(None);
+        }
+        Ok(Some((self.checks(sha).await?, seen)))
     }
 
     async fn check_runs(&self, sha: &str) -> Result<Vec<RawCheckRun>> {

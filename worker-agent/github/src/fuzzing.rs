@@ -9,6 +9,7 @@ pub fn answer(body: &[u8]) -> Option<PullRef> {
     crate::issues::fuzzing::issue(body);
     crate::issues::fuzzing::comments(body, "mainloop[bot]");
     crate::client::fuzzing::answer(body, 4096);
+    crate::reviews::fuzzing::reviews(body);
     crate::pulls::fuzzing::pull(body)
 }
 

@@ -22,6 +22,7 @@ mod issues;
 mod logs;
 mod marker;
 mod pulls;
+mod reviews;
 mod signature;
 pub mod text;
 mod transport;
@@ -29,13 +30,14 @@ mod verdict;
 
 #[cfg(feature = "app")]
 pub use app::{About, Access, App, AppKey, InstallationToken};
-pub use checks::{Check, Checks, Conclusion, State};
+pub use checks::{Check, CheckTags, Checks, Conclusion, State};
 pub use client::{Client, Identity, Repo, Repository};
 pub use error::{Class, Error, Result};
 pub use issues::{Comment, CommentRef, IssueRef, IssueThread};
 pub use logs::trim as trim_log;
 pub use marker::{Kind as MarkerKind, Marker};
 pub use pulls::{Conditional, NewPull, PullRef, PullState, Size, drafts_unsupported};
+pub use reviews::{ReviewTags, ReviewThread};
 pub use signature::{Failure, signature};
 pub use text::neutralise;
 pub use verdict::{FailedCheck, Verdict, verdict};

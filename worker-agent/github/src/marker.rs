@@ -3,6 +3,7 @@
 //! Every issue, pull request and comment of ours ends with one. A marker counts only in text
 //! that our own identity wrote, and [`crate::neutralise`] keeps anyone from writing one through us.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,16 +24,22 @@ pub enum Kind {
     Ready,
     /// A question or a blocker that waits for a person.
     Blocked,
+    /// The answer to the review with this id, as a comment on the pull request.
+    Review(u64),
+    /// The answer to the review comment with this id, in its thread.
+    Reply(u64),
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    fn name(self) -> Cow<'static, str> {
         match self {
-            Kind::Plan => "plan",
-            Kind::Pull => "pull",
-            Kind::Ci => "ci",
-            Kind::Ready => "ready",
-            Kind::Blocked => "blocked",
+            Kind::Plan => "plan".into(),
+            Kind::Pull => "pull".into(),
+            Kind::Ci => "ci".into(),
+            Kind::Ready => "ready".into(),
+            Kind::Blocked => "blocked".into(),
+            Kind::Review(id) => format!("review-{id}").into(),
+            Kind::Reply(id) => format!("reply-{id}").into(),
         }
     }
 }
@@ -119,6 +126,8 @@ mod tests {
     fn id_cannot_end_the_marker() {
         let marker = Marker::new("x --> @all", Kind::Ci);
         assert_eq!(marker.to_string(), "<!-- mainloop:task=x--all kind=ci -->");
+        let reply = Marker::new("x", Kind::Reply(12));
+        assert!(!reply.is_in(&Marker::new("x", Kind::Reply(1)).attach("")));
     }
 
     #[test]

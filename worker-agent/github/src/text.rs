@@ -110,6 +110,19 @@ pub struct Ready<'a> {
     pub task: &'a str,
 }
 
+/// An answer to what a reviewer said.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// What was done or why not, in the model's Markdown.
+    pub answer: &'a str,
+    /// Whose review as a whole it is for, where it stands in no thread.
+    pub to: Option<&'a str>,
+    /// The head of the branch now.
+    pub sha: &'a str,
+    /// The task's short id.
+    pub task: &'a str,
+}
+
 /// One line for a title: neutral, at most 120 characters, never empty.
 pub fn title(text: &str) -> String {
     let short = bound(
@@ -203,6 +216,19 @@ pub fn ready_comment(ready: &Ready<'_>) -> String {
         short_sha(ready.sha),
         after(ready.fixes),
         id(ready.task),
+    )
+}
+
+/// The answer to a review or a review comment.
+pub fn review_answer(answer: &Answer<'_>) -> String {
+    let to = answer.to.map_or_else(String::new, |login| {
+        format!("To the review by {}:\n\n", escape(&neutralise_line(login)))
+    });
+    format!(
+        "{to}{}\n\n---\n\nAt `{}`. mainloop task `{}`.",
+        field(answer.answer),
+        short_sha(answer.sha),
+        id(answer.task),
     )
 }
 

@@ -16,8 +16,8 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use super::{
-    Diffstat, Failure, Frame, Hello, Inspect, Inspection, LINE_COST, MAX_TEXT, Order, Prepare,
-    Prepared, Published, Reply, Report, Request, Setup, Signal, StartClaude, WINDOW,
+    Diffstat, Failure, Frame, Hello, Inspect, Inspection, LINE_COST, MAX_TEXT, MergeState, Order,
+    Prepare, Prepared, Published, Reply, Report, Request, Setup, Signal, StartClaude, WINDOW,
 };
 
 /// Orders under way to the socket. Few, as each is awaited or small; a full queue makes the caller wait.
@@ -225,6 +225,25 @@ impl Harness {
         match self.request(Request::Diffstat).await? {
             Reply::Diffstat(diffstat) => Ok(diffstat),
             _ => Err(Error::Nonsense("diffstat")),
+        }
+    }
+
+    /// Merges the base branch, as it is now, into the task's branch. Files that conflict are left so in the work tree.
+    pub async fn merge_base(&self) -> Result<Vec<String>, Error> {
+        match self.request(Request::MergeBase).await? {
+            Reply::Merged { conflicts } => Ok(paths(conflicts)),
+            _ => Err(Error::Nonsense("merge the base")),
+        }
+    }
+
+    /// How far the merge is.
+    pub async fn merge_state(&self) -> Result<MergeState, Error> {
+        match self.request(Request::MergeState).await? {
+            Reply::MergeState(state) => Ok(MergeState {
+                unresolved: paths(state.unresolved),
+                ..state
+            }),
+            _ => Err(Error::Nonsense("look at the merge")),
         }
     }
 
@@ -448,6 +467,15 @@ async fn deliver(
 
 fn is_sha(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Names of files, as many and as long as make sense.
+fn paths(paths: Vec<String>) -> Vec<String> {
+    paths
+        .into_iter()
+        .take(MergeState::MAX_PATHS)
+        .map(cut)
+        .collect()
 }
 
 fn bounded(failure: Failure) -> Failure {

@@ -142,6 +142,20 @@ impl Hands {
                 .diffstat()
                 .await
                 .map(Reply::Diffstat),
+            Request::MergeBase => self
+                .workspace
+                .lock()
+                .await
+                .merge_base()
+                .await
+                .map(|conflicts| Reply::Merged { conflicts }),
+            Request::MergeState => self
+                .workspace
+                .lock()
+                .await
+                .merge_state()
+                .await
+                .map(Reply::MergeState),
             Request::Setup(order) => {
                 // Holds the work tree, so that nothing is published from the middle of it.
                 let _held = self.workspace.lock().await;

@@ -7,7 +7,7 @@ pub mod fuzzing;
 use super::children::Children;
 use super::environment::Places;
 use super::git::{Git, LOCAL, REMOTE, success};
-use crate::channel::{Diffstat, Failure, FileChange, Prepare, Prepared, Published};
+use crate::channel::{Diffstat, Failure, FileChange, MergeState, Prepare, Prepared, Published};
 
 /// The repository of one task.
 #[derive(Debug)]
@@ -20,9 +20,17 @@ pub(super) struct Workspace {
 #[derive(Debug)]
 struct Task {
     branch: String,
+    base_branch: String,
     base_sha: String,
     /// The head that the remote has, as far as is known here.
     pushed: Option<String>,
+}
+
+impl Task {
+    /// The base branch as it was fetched last.
+    fn base_ref(&self) -> String {
+        format!("refs/remotes/origin/{}", self.base_branch)
+    }
 }
 
 impl Workspace {
@@ -91,6 +99,7 @@ impl Workspace {
         git.run(&["clean", "-q", "-f", "-d"], LOCAL).await?;
         self.task = Some(Task {
             branch: order.branch.clone(),
+            base_branch: order.base_branch.clone(),
             base_sha: base_sha.clone(),
             pushed: pushed.clone(),
         });
@@ -195,6 +204,59 @@ impl Workspace {
         (stat.files, stat.added, stat.removed) =
             parse_shortstat(&run(diff(&["--shortstat"])).await?);
         Ok(stat)
+    }
+
+    /// Merges the base branch, as it was fetched last, into the task's branch. A conflict is left in the work tree, and
+    /// the files that have one are returned.
+    pub(super) async fn merge_base(&mut self) -> Result<Vec<String>, Failure> {
+        let task = self.task()?;
+        let base = task.base_ref();
+        let message = format!("Merge {} into {}", task.base_branch, task.branch);
+        let merge = [
+            "merge",
+            "-q",
+            "--no-verify",
+            "--no-gpg-sign",
+            "-m",
+            &message,
+            &base,
+        ];
+        let done = self.git.attempt(&merge, b"", LOCAL).await?;
+        if done.exit.ok() {
+            return Ok(Vec::new());
+        }
+        let conflicts = self.unresolved().await?;
+        if conflicts.is_empty() {
+            // It did not begin, or ended for another reason.
+            self.git.attempt(&["merge", "--abort"], b"", LOCAL).await?;
+            success(&merge, &done)?;
+        }
+        Ok(conflicts)
+    }
+
+    /// How far the merge of [`Self::merge_base`] is.
+    pub(super) async fn merge_state(&self) -> Result<MergeState, Failure> {
+        let task = self.task()?;
+        let (base, branch) = (task.base_ref(), format!("refs/heads/{}", task.branch));
+        let contains = self
+            .git
+            .attempt(&["merge-base", "--is-ancestor", &base, &branch], b"", LOCAL)
+            .await?;
+        Ok(MergeState {
+            unresolved: self.unresolved().await?,
+            contains_base: contains.exit.ok(),
+        })
+    }
+
+    async fn unresolved(&self) -> Result<Vec<String>, Failure> {
+        let list = ["diff", "--name-only", "--diff-filter=U", "-z"];
+        let names = self.git.run(&list, LOCAL).await?;
+        Ok(names
+            .split('\0')
+            .filter(|name| !name.is_empty())
+            .take(MergeState::MAX_PATHS)
+            .map(str::to_owned)
+            .collect())
     }
 
     /// The commit to start from, fetched by its name where the base branch does not contain it.

@@ -5,6 +5,7 @@ mod ci;
 mod plan;
 mod ready;
 mod reason;
+mod review;
 mod work;
 
 use jiff::Timestamp;
@@ -74,6 +75,8 @@ pub(crate) async fn perform(worker: &mut Worker, assignment: &Assignment) -> Res
         Some(Work::AwaitCi(await_ci)) => ci::await_ci(worker, version, await_ci).await,
         Some(Work::FixCi(fix)) => work::fix_ci(worker, version, fix).await,
         Some(Work::MarkReady(ready)) => ready::mark_ready(worker, version, ready).await,
+        Some(Work::AddressReview(review)) => review::address_review(worker, version, review).await,
+        Some(Work::Rebase(rebase)) => review::rebase(worker, version, rebase).await,
         Some(Work::Wait(_) | Work::Stop(_)) | None => Ok(()),
     }
 }

@@ -456,6 +456,133 @@ fn every_reason_is_documented_as_the_table_has_it() {
     );
 }
 
+fn ready() -> Vec<Event> {
+    let mut events = in_ci();
+    events.extend([
+        Event::CiPassed { sha: "aaa".into() },
+        Event::MarkedReady { sha: "aaa".into() },
+    ]);
+    events
+}
+
+/// A worker comes, does its work, and the pull request is ready again.
+fn done(changed: bool) -> Vec<Event> {
+    vec![
+        Event::Claimed,
+        Event::AttemptConnected,
+        Event::WorkFinished { changed },
+    ]
+}
+
+#[test]
+fn a_review_is_addressed_and_the_new_head_becomes_ready_when_it_is_green() {
+    let mut events = ready();
+    events.push(Event::ReviewReceived { threads: 2 });
+    let taken_up = run(&events);
+    assert_eq!(
+        (taken_up.phase.kind(), taken_up.run, step(&taken_up)),
+        (P::AddressingReview, Run::Queued, Some(Step::AddressReview))
+    );
+    events.extend([
+        Event::Claimed,
+        Event::AttemptConnected,
+        Event::BranchPushed { sha: "bbb".into() },
+        Event::WorkFinished { changed: true },
+    ]);
+    assert_eq!(step(&run(&events)), Some(Step::AwaitCi));
+    events.extend([
+        Event::CiPassed { sha: "bbb".into() },
+        Event::MarkedReady { sha: "bbb".into() },
+    ]);
+    assert_eq!(run(&events).phase, Phase::Ready);
+}
+
+#[test]
+fn a_review_that_needs_no_change_is_answered_and_the_green_head_stays() {
+    let mut events = ready();
+    events.push(Event::ReviewReceived { threads: 1 });
+    events.extend(done(false));
+    assert_eq!(step(&run(&events)), Some(Step::MarkReady));
+}
+
+#[test]
+fn a_conflict_is_resolved_before_a_review_is_addressed() {
+    let mut events = ready();
+    events.push(Event::Conflicted);
+    assert_eq!(step(&run(&events)), Some(Step::Rebase));
+    let failed = [
+        events.clone(),
+        vec![
+            Event::Claimed,
+            Event::AttemptConnected,
+            Event::StepFailed {
+                failure: broke(Reason::Unmerged),
+                retry_at: None,
+            },
+            Event::GivenUp,
+            Event::RetryRequested,
+        ],
+    ]
+    .concat();
+    assert_eq!(step(&run(&failed)), Some(Step::Rebase), "the retry too");
+    events.extend(done(true));
+    assert!(!run(&events).conflicted);
+}
+
+#[test]
+fn a_head_that_turns_red_again_has_its_checks_read_and_mended() {
+    let mut events = ready();
+    let other = Event::RedAgain { sha: "bbb".into() };
+    assert!(next(&run(&events), &other, at(0), &Limits::default()).is_err());
+    events.extend([
+        Event::RedAgain { sha: "aaa".into() },
+        Event::Claimed,
+        Event::AttemptConnected,
+    ]);
+    assert_eq!(step(&run(&events)), Some(Step::AwaitCi));
+    events.push(failed("aaa", "s1"));
+    assert_eq!(step(&run(&events)), Some(Step::FixCi));
+}
+
+#[test]
+fn coming_back_from_ready_is_bounded_and_a_person_can_go_on() {
+    let limits = Limits::default();
+    let red = Event::RedAgain { sha: "aaa".into() };
+    let cases = [
+        (
+            Event::ReviewReceived { threads: 1 },
+            limits.max_review_rounds,
+            Reason::ReviewLimit,
+        ),
+        (Event::Conflicted, limits.max_rebases, Reason::RebaseLimit),
+        (red, limits.max_ci_attempts, Reason::RedAgain),
+    ];
+    for (event, bound, reason) in cases {
+        let mut events = ready();
+        for _ in 0..bound {
+            events.push(event.clone());
+            let worked = if reason == Reason::RedAgain {
+                vec![Event::Claimed, Event::AttemptConnected]
+            } else {
+                done(false)
+            };
+            events.extend(worked);
+            if reason == Reason::RedAgain {
+                events.push(Event::CiPassed { sha: "aaa".into() });
+            }
+            events.push(Event::MarkedReady { sha: "aaa".into() });
+        }
+        events.push(event.clone());
+        let asked = run(&events);
+        assert_eq!(asked.wait, Wait::Human(Gate::Stuck(reason)));
+        assert!(is_watched(&asked), "a merge ends it all the same");
+        events.push(Event::Answered);
+        let on = run(&events);
+        assert_eq!((on.run, on.phase), (Run::Queued, asked.phase));
+        assert_eq!((on.review_rounds, on.rebases, on.reds), (0, 0, 0));
+    }
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let sha = prop::sample::select(&SHAS[..])
         .prop_map(str::to_owned)
@@ -482,6 +609,8 @@ fn event() -> impl Strategy<Value = Event> {
             Event::NothingToChange,
             Event::QuestionAsked { id: "q".into() },
             Event::BlockerReported { id: "b".into() },
+            Event::ReviewReceived { threads: 1 },
+            Event::Conflicted,
             Event::PullMerged,
             Event::PullClosed,
         ]),
@@ -506,6 +635,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (sha.clone(), prop::sample::select(vec!["s1", "s2", "s3", "s4"]))
             .prop_map(|(sha, signature)| failed(&sha, signature)),
         1 => sha.clone().prop_map(|sha| Event::CiAbsent { sha }),
+        1 => sha.clone().prop_map(|sha| Event::RedAgain { sha }),
         3 => sha.prop_map(|sha| Event::MarkedReady { sha }),
         1 => (failure, prop::option::of(0_i64..100)).prop_map(|(failure, later)| {
             Event::StepFailed { failure, retry_at: later.map(at) }
@@ -555,7 +685,7 @@ proptest! {
                 prop_assert_eq!(&task.wait, &Wait::None);
                 prop_assert!(timer.is_none());
             }
-            if matches!(to, P::Implementing | P::Ci | P::FixingCi | P::Ready) {
+            if matches!(to, P::Implementing | P::Ci | P::FixingCi | P::Ready | P::AddressingReview) {
                 prop_assert!(task.plan.as_ref().is_some_and(|plan| plan.approved), "{task:?}");
             }
             if to == P::Ready {
@@ -608,6 +738,8 @@ fn alphabet() -> Vec<Event> {
         Event::PullOpened { number: 7 },
         Event::WorkFinished { changed: true },
         Event::WorkFinished { changed: false },
+        Event::ReviewReceived { threads: 1 },
+        Event::Conflicted,
         Event::PullMerged,
         Event::PullClosed,
     ];
@@ -620,6 +752,7 @@ fn alphabet() -> Vec<Event> {
             failed(&sha, "s1"),
             failed(&sha, "s2"),
             Event::CiAbsent { sha: sha.clone() },
+            Event::RedAgain { sha: sha.clone() },
             Event::MarkedReady { sha },
         ]);
     }
@@ -638,6 +771,8 @@ fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() 
     let limits = Limits {
         max_attempts: 2,
         max_ci_attempts: 1,
+        max_review_rounds: 0,
+        max_rebases: 1,
         max_waits: 1,
         ..Limits::default()
     };
@@ -665,6 +800,8 @@ fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() 
                     (after.phase_version, after.attempt) = (1, after.attempt.min(1));
                     (after.generation, after.ci_allowed) = (1, None);
                     after.ci_attempts = after.ci_attempts.min(1);
+                    // What is bounded by its own counter is another test's.
+                    (after.review_rounds, after.rebases, after.reds) = (0, 0, 0);
                     if seen.insert(format!("{after:?}")) {
                         open.push(after);
                     }

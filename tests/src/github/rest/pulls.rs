@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::super::access::Role;
 use super::super::call::{Call, Reply};
-use super::super::changes::{self, Method, NewPull};
+use super::super::changes::{self, Method, NewPull, NewReview, NewReviewComment};
 use super::super::problem::Problem;
-use super::super::site::{Review, ReviewComment, Site, now};
+use super::super::site::{Site, now};
 use super::super::{git, render};
 use super::issues;
 
@@ -212,12 +212,19 @@ pub(super) fn reviews(site: &mut Site, call: &Call) -> Result {
 pub(super) fn review_comments(site: &mut Site, call: &Call) -> Result {
     let repo = site.need_repo(&call.repo())?;
     let (issue, pull) = repo.pull(call.number("pull_number")?)?;
-    let all = pull
+    let mut all: Vec<_> = pull
         .reviews
         .iter()
-        .flat_map(|review| review.comments.iter().map(move |comment| (review, comment)));
+        .flat_map(|review| review.comments.iter().map(move |comment| (review, comment)))
+        .collect();
+    // Nobody edits a comment here, so that the last one made is the last one changed. Ids grow with time.
+    all.sort_by_key(|(_, comment)| comment.id);
+    if call.filter("direction") == Some("desc") {
+        all.reverse();
+    }
     Ok(Reply::List(
-        all.map(|(review, comment)| render::review_comment(site, repo, issue, review, comment))
+        all.into_iter()
+            .map(|(review, comment)| render::review_comment(site, repo, issue, review, comment))
             .collect(),
     ))
 }
@@ -229,7 +236,7 @@ pub(super) fn create_review(site: &mut Site, call: &Call) -> Result {
         Some("REQUEST_CHANGES") => "CHANGES_REQUESTED",
         _ => "COMMENTED",
     };
-    let (issue, pull) = site.need_repo(&call.repo())?.pull(number)?;
+    let (issue, _) = site.need_repo(&call.repo())?.pull(number)?;
     if issue.author == call.login() && state != "COMMENTED" {
         let verb = if state == "APPROVED" {
             "approve"
@@ -240,35 +247,23 @@ pub(super) fn create_review(site: &mut Site, call: &Call) -> Result {
             "Can not {verb} your own pull request"
         )));
     }
-    let commit = call.text("commit_id").unwrap_or(&pull.head_sha).to_owned();
-    let drafts = call.body["comments"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let mut comments = Vec::new();
-    for draft in &drafts {
+    let drafts = call.body["comments"].as_array();
+    let comments = drafts.into_iter().flatten().map(|draft| {
         let text = |name: &str| draft[name].as_str().unwrap_or_default().to_owned();
-        comments.push(ReviewComment {
-            id: site.id(),
+        NewReviewComment {
             path: text("path"),
             line: draft["line"].as_u64().unwrap_or(1),
             body: text("body"),
-        });
-    }
-    let id = site.id();
-    let review = Review {
-        id,
-        author: call.login().to_owned(),
-        body: call.text("body").unwrap_or_default().to_owned(),
-        state: state.to_owned(),
-        commit,
-        at: now(),
-        comments,
+            reply_to: None,
+        }
+    });
+    let new = NewReview {
+        state,
+        body: call.text("body").unwrap_or_default(),
+        commit: call.text("commit_id"),
+        comments: comments.collect(),
     };
-    let target = site.repo_mut(&call.repo())?.issue_mut(number)?;
-    if let Some(pull) = &mut target.pull {
-        pull.reviews.push(review.clone());
-    }
+    let review = changes::review(site, &call.repo(), call.login(), number, new)?;
     let repo = site.need_repo(&call.repo())?;
     Ok(Reply::ok(render::review(
         site,
@@ -276,4 +271,56 @@ pub(super) fn create_review(site: &mut Site, call: &Call) -> Result {
         repo.issue(number)?,
         &review,
     )))
+}
+
+pub(super) fn create_reply(site: &mut Site, call: &Call) -> Result {
+    let (number, to) = (call.number("pull_number")?, call.number("comment_id")?);
+    let body = call.text("body").unwrap_or_default();
+    let review = changes::reply(site, &call.repo(), call.login(), number, to, body)?;
+    let repo = site.need_repo(&call.repo())?;
+    let comment = review.comments.first().ok_or_else(Problem::not_found)?;
+    Ok(Reply::created(render::review_comment(
+        site,
+        repo,
+        repo.issue(number)?,
+        &review,
+        comment,
+    )))
+}
+
+pub(super) fn request_reviewers(site: &mut Site, call: &Call) -> Result {
+    let number = call.number("pull_number")?;
+    let repo = site.need_repo(&call.repo())?;
+    let (issue, _) = repo.pull(number)?;
+    let wanted: Vec<String> = call.body["reviewers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|login| login.as_str().map(str::to_owned))
+        .collect();
+    let of_the_repo = |login: &String| {
+        repo.collaborators.contains_key(login) || login.eq_ignore_ascii_case(&repo.owner)
+    };
+    if wanted.contains(&issue.author) {
+        return Err(Problem::unprocessable(
+            "Review cannot be requested from pull request author.".to_owned(),
+        ));
+    }
+    if !wanted.iter().all(of_the_repo) {
+        return Err(Problem::unprocessable(
+            "Reviews may only be requested from collaborators.".to_owned(),
+        ));
+    }
+    let issue = site.repo_mut(&call.repo())?.issue_mut(number)?;
+    issue.updated_at = now();
+    if let Some(pull) = &mut issue.pull {
+        for login in wanted {
+            if !pull.asked.contains(&login) {
+                pull.asked.push(login);
+            }
+        }
+    }
+    let repo = site.need_repo(&call.repo())?;
+    let (issue, pull) = repo.pull(number)?;
+    Ok(Reply::created(render::pull_simple(site, repo, issue, pull)))
 }

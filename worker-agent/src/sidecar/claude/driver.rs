@@ -52,6 +52,8 @@ pub struct OpenOptions {
     pub mode: Mode,
     /// Its `CLAUDE_CONFIG_DIR`.
     pub config_dir: String,
+    /// Names of the threads of a review that Claude may answer.
+    pub threads: Vec<String>,
 }
 
 /// Signs of life.

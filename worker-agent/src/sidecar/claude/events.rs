@@ -10,7 +10,7 @@ pub const MAX_SUMMARY: usize = 240;
 pub const MAX_PLAN: usize = 60_000;
 
 /// Something that happened in the CLI. All but [`Question`](Event::Question), [`Blocker`](Event::Blocker), [`Plan`](Event::Plan),
-/// [`NothingToChange`](Event::NothingToChange) and [`Withdrawn`](Event::Withdrawn) are for people to read and may be dropped under pressure.
+/// [`NothingToChange`](Event::NothingToChange), [`ThreadAnswer`](Event::ThreadAnswer) and [`Withdrawn`](Event::Withdrawn) are for people to read and may be dropped under pressure.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A turn began; which model answers and whether the tools of this driver are connected.
@@ -68,6 +68,8 @@ pub enum Event {
     Plan { text: String },
     /// Claude found that nothing needs to change. The turn ends by itself.
     NothingToChange { reason: String },
+    /// Claude answers a thread of a review that it was shown.
+    ThreadAnswer { thread: String, text: String },
 }
 
 /// One question to a human.

@@ -41,6 +41,10 @@ pub(crate) enum Tool {
     NothingToChange {
         reason: String,
     },
+    AnswerThread {
+        thread: String,
+        answer: String,
+    },
 }
 
 /// What to do about `message`.
@@ -122,6 +126,10 @@ fn call(name: &str, arguments: &Value) -> Result<Tool, String> {
         "nothing_to_change" => Ok(Tool::NothingToChange {
             reason: required(arguments, "reason")?,
         }),
+        "answer_thread" => Ok(Tool::AnswerThread {
+            thread: required(arguments, "thread")?,
+            answer: required(arguments, "answer")?,
+        }),
         other => Err(format!("there is no tool {:?} here", clip(other, 80))),
     }
 }
@@ -201,6 +209,15 @@ fn tools() -> Value {
             "Only while planning: say that the task needs no change to the repository, because it is done already or rests on a mistake. Ends the work.",
             json!({"reason": text("Why nothing needs to change, with the places in the code that show it.")}),
             &["reason"],
+        ),
+        tool(
+            "answer_thread",
+            "Only while a review is addressed: answer one thread. The answer is posted in it when your commits are pushed. A second call for the same thread replaces the first.",
+            json!({
+                "thread": text("The thread's name, such as t1."),
+                "answer": text("What you changed and where, or why you changed nothing: a sentence or two, to the person who wrote it."),
+            }),
+            &["thread", "answer"],
         ),
     ])
 }
@@ -306,7 +323,8 @@ mod tests {
                 "ask_human",
                 "report_progress",
                 "report_blocker",
-                "nothing_to_change"
+                "nothing_to_change",
+                "answer_thread"
             ]
         );
         for tool in tools.as_array().into_iter().flatten() {

@@ -330,8 +330,15 @@ impl Bench {
                 })
                 .await;
         });
-        let (driver, events) =
-            Driver::open(Pipes { input, output }, OpenOptions { mode, config_dir }).await?;
+        let (driver, events) = Driver::open(
+            Pipes { input, output },
+            OpenOptions {
+                mode,
+                config_dir,
+                threads: vec!["t1".into()],
+            },
+        )
+        .await?;
         Ok(Cli {
             driver,
             events,

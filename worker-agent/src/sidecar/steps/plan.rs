@@ -40,6 +40,7 @@ pub(super) async fn plan(
         harness: &harness,
         mode: Mode::Plan,
         opens_pull: false,
+        threads: &[],
     };
     let mut keeper = Keeper {
         version,

@@ -59,6 +59,7 @@ pub(super) async fn mark_ready(
             .github
             .remove_label(number, super::UNFINISHED)
             .await?;
+        ask_again(worker, number, &work.sha).await?;
     }
     let body = text::ready_comment(&text::Ready {
         summary: &worker.task.summary,
@@ -80,5 +81,21 @@ pub(super) async fn mark_ready(
         .link
         .report_durably(version, Fact::MarkedReady(fact))
         .await;
+    Ok(())
+}
+
+/// Those who wanted changes are asked to look at the new head. One who cannot be asked is in nobody's way.
+async fn ask_again(worker: &Worker, number: u64, sha: &str) -> Result<(), Failure> {
+    for login in worker.github.reviewers_to_ask(number, sha).await? {
+        if !worker.github.may_write(&login).await? {
+            continue;
+        }
+        if let Err(error) = worker.github.request_review(number, &login).await {
+            worker.note(format!(
+                "{login} could not be asked for another review: {}",
+                crate::sidecar::chain(&error)
+            ));
+        }
+    }
     Ok(())
 }

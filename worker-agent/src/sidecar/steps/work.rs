@@ -44,8 +44,9 @@ pub(super) async fn implement(
         prompt
     };
     let before = worker.head.clone();
-    let summary = turn(worker, version, &harness, &prompt).await?;
-    finish(worker, version, &harness, before, summary).await
+    let summary = turn(worker, version, &harness, &prompt, &[], &mut NoPlan).await?;
+    publish(worker, version, &harness, None).await?;
+    report(worker, version, &harness, before, summary).await
 }
 
 pub(super) async fn fix_ci(
@@ -82,29 +83,31 @@ pub(super) async fn fix_ci(
         u32::try_from(work.max_attempts).unwrap_or(1),
         &prompts::Delimiter::random(),
     );
-    let summary = turn(worker, version, &harness, &prompt).await?;
-    finish(worker, version, &harness, Some(work.sha.clone()), summary).await
+    let summary = turn(worker, version, &harness, &prompt, &[], &mut NoPlan).await?;
+    publish(worker, version, &harness, None).await?;
+    report(worker, version, &harness, Some(work.sha.clone()), summary).await
 }
 
-/// One turn in which Claude may change things. Its last words.
-async fn turn(
+/// One turn in which Claude may change things, and answer these threads of a review. Its last words.
+pub(super) async fn turn(
     worker: &mut Worker,
     version: i64,
     harness: &Harness,
     prompt: &str,
+    threads: &[String],
+    keeper: &mut impl PlanKeeper,
 ) -> Result<String, Failure> {
     let talk = Talk {
         version,
         harness,
         mode: Mode::Work,
         opens_pull: true,
+        threads,
     };
     worker.allow_pushes();
     harness.auto_push(true).await.map_err(Failure::git)?;
     let mut conversation = worker.converse(&talk).await?;
-    let end = worker
-        .turn(&talk, &mut conversation, prompt, &mut NoPlan)
-        .await;
+    let end = worker.turn(&talk, &mut conversation, prompt, keeper).await;
     worker.hang_up(conversation).await;
     match end? {
         TurnEnd::Completed { text, .. } => Ok(text),
@@ -112,17 +115,17 @@ async fn turn(
     }
 }
 
-/// Publishes what the turn left, and reports the result.
-async fn finish(
+/// Publishes what the turn left, under the task's title where nothing else is said, and sees to the pull request.
+pub(super) async fn publish(
     worker: &mut Worker,
     version: i64,
     harness: &Harness,
-    before: Option<String>,
-    summary: String,
+    message: Option<String>,
 ) -> Result<(), Failure> {
     worker.link.writable().await;
     worker.renew();
-    let published = harness.publish(text::title(&worker.task.title)).await;
+    let message = message.unwrap_or_else(|| text::title(&worker.task.title));
+    let published = harness.publish(message).await;
     worker.drain_proxy_events(version);
     published.map_err(Failure::git)?;
     harness.auto_push(false).await.map_err(Failure::git)?;
@@ -139,6 +142,17 @@ async fn finish(
     if worker.head.is_some() {
         worker.ensure_pull(version).await?;
     }
+    Ok(())
+}
+
+/// Reports the result of what was published, against the head before it.
+pub(super) async fn report(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    before: Option<String>,
+    summary: String,
+) -> Result<(), Failure> {
     let diffstat = harness.diffstat().await.map_err(Failure::git)?;
     worker.task.summary.clone_from(&summary);
     let fact = WorkFinished {
@@ -164,7 +178,7 @@ fn sentence(diffstat: &Diffstat) -> String {
 }
 
 /// A turn that works has no plan to hand in; the driver refuses one.
-struct NoPlan;
+pub(super) struct NoPlan;
 
 impl PlanKeeper for NoPlan {
     async fn keep(&mut self, _: &mut Worker, _: String) -> Result<(), Failure> {

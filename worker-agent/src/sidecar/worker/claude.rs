@@ -36,10 +36,13 @@ const MAX_ASKED: u32 = 64;
 const ASKED_ENOUGH: &str =
     "Nobody can be asked any more: there were too many questions. Decide yourself.";
 
-/// Takes the plan that a turn comes up with.
+/// Takes what a turn comes up with: a plan, or answers to reviewers.
 pub(crate) trait PlanKeeper {
     /// Stores it, so that it is durable when this returns.
     async fn keep(&mut self, worker: &mut Worker, plan: String) -> Result<(), Failure>;
+
+    /// Takes what Claude answers to a thread of a review.
+    fn answer(&mut self, _thread: &str, _text: String) {}
 }
 
 /// What to talk about.
@@ -53,6 +56,8 @@ pub(crate) struct Talk<'a> {
     pub(crate) mode: Mode,
     /// Opens the draft pull request at the first push.
     pub(crate) opens_pull: bool,
+    /// Threads of a review that it may answer.
+    pub(crate) threads: &'a [String],
 }
 
 /// What a person was asked and has not answered.
@@ -152,6 +157,7 @@ impl Worker {
         let open_options = OpenOptions {
             mode: talk.mode,
             config_dir: hello.claude_config,
+            threads: talk.threads.to_vec(),
         };
         match Driver::open(pipes, open_options).await {
             Ok((driver, events)) => {
@@ -401,6 +407,10 @@ impl Worker {
                 keeper.keep(self, text).await?;
                 // An error means that the turn is over already.
                 let _ = handle.plan_stored().await;
+            }
+            Event::ThreadAnswer { thread, text } => {
+                log(LogSource::Claude, format!("answer to {thread}: {text}"));
+                keeper.answer(&thread, text);
             }
             Event::NothingToChange { .. }
             | Event::Started { .. }

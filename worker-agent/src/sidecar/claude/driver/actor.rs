@@ -336,6 +336,9 @@ impl Actor {
                     &mcp::text_result(&call, "Noted. The work ends here.", false),
                 );
             }
+            Tool::AnswerThread { thread, answer } => {
+                self.answer_thread(request_id, &call, thread, answer)
+            }
             Tool::AskHuman { question, context } => {
                 self.wait_for_human(request_id, call, |id| Event::Question {
                     id,
@@ -352,6 +355,36 @@ impl Actor {
                 });
             }
         }
+    }
+
+    fn answer_thread(&mut self, request_id: &str, call: &Value, thread: String, answer: String) {
+        let threads = &self.options.threads;
+        let wrong = if threads.is_empty() {
+            Some("There is no review to answer in this step.".to_owned())
+        } else if !threads.contains(&thread) {
+            Some(format!(
+                "There is no thread {:?}. There are: {}.",
+                clip(&thread, 80),
+                threads.join(", ")
+            ))
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            return self.mcp_reply(request_id, &mcp::text_result(call, &wrong, true));
+        }
+        self.mcp_reply(
+            request_id,
+            &mcp::text_result(
+                call,
+                "Noted. It is posted when your commits are pushed.",
+                false,
+            ),
+        );
+        self.tell(Event::ThreadAnswer {
+            thread,
+            text: answer,
+        });
     }
 
     fn wait_for_human(
