@@ -244,6 +244,31 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_do_not_fit_are_left_for_the_next_round() {
+        let threads = |count: i64, body: &str| -> Vec<Thread> {
+            let thread = |id| Thread {
+                is_review: false,
+                id,
+                newest: id,
+                author: "ada".to_owned(),
+                path: "a.rs".to_owned(),
+                line: 1,
+                body: body.to_owned(),
+            };
+            (1..=count).map(thread).collect()
+        };
+        for (count, body, told) in [
+            (3, "oil it".to_owned(), 3),
+            (100, "oil it".to_owned(), THREADS),
+            (100, "x".repeat(64 << 10), 3),
+        ] {
+            let fitting = fitting(threads(count, &body));
+            assert_eq!(fitting.len(), told);
+            assert_eq!(fitting[0].id, 1, "the oldest first");
+        }
+    }
+
+    #[test]
     fn words_that_fit_are_all_told() {
         assert!(newest(&[]).is_empty());
         let told = newest(&words(3, "oil it"));

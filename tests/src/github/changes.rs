@@ -66,6 +66,7 @@ pub(super) fn create_repo(site: &mut Site, new: &NewRepo<'_>) -> Result<()> {
         archived: false,
         has_issues: true,
         drafts: true,
+        mergeable_late: false,
         default_branch: "main".to_owned(),
         collaborators: [(new.owner.to_owned(), Role::Admin)].into(),
         labels: labels.into(),
@@ -477,6 +478,7 @@ pub(super) fn create_pull(
         base_sha,
         draft: new.draft,
         merged: None,
+        tried: None,
         asked: Vec::new(),
         reviews: Vec::new(),
     };

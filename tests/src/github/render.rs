@@ -412,7 +412,12 @@ pub(super) fn pull(
         .unwrap_or(&pull.base_sha);
     let fork = git::merge_base(&repo.dir, base, &pull.head_sha).unwrap_or_else(|| base.to_owned());
     let changes = git::changes(&repo.dir, &fork, &pull.head_sha)?;
-    let mergeable = if issue.open {
+    let is_tried = !repo.mergeable_late
+        || pull
+            .tried
+            .as_ref()
+            .is_some_and(|(tried, head)| tried == base && *head == pull.head_sha);
+    let mergeable = if issue.open && is_tried {
         Some(git::mergeable(&repo.dir, base, &pull.head_sha)?)
     } else {
         None

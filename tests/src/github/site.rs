@@ -68,6 +68,8 @@ pub struct Repo {
     pub has_issues: bool,
     /// Draft pull requests can be opened; not so in private repositories of some plans.
     pub drafts: bool,
+    /// Whether a pull request merges is told at the second look after something moved, as on GitHub.
+    pub mergeable_late: bool,
     pub default_branch: String,
     pub collaborators: BTreeMap<String, Role>,
     pub labels: Vec<Label>,
@@ -132,6 +134,8 @@ pub struct Pull {
     pub base_sha: String,
     pub draft: bool,
     pub merged: Option<Merged>,
+    /// Base and head whose merge was tried last.
+    pub(super) tried: Option<(String, String)>,
     /// Who was asked for a review, and has not given one since.
     pub asked: Vec<String>,
     pub reviews: Vec<Review>,

@@ -357,6 +357,9 @@ async fn a_conflict_with_the_base_is_merged_without_force_and_is_ready_again() -
     let world = World::scripted(then(vec![resolved()])).await?;
     let (task, pull) = ready(&world).await?;
     let reviewed = task.now().head_sha;
+    world
+        .github()
+        .change_repo(REPO, |repo| repo.mergeable_late = true)?;
     let base = make_conflict(&world)?;
     task.expect_event("conflicted").await?;
     ready_again(&task, 2).await?;

@@ -178,6 +178,66 @@ async fn commits_are_pushed_by_themselves_while_that_is_on() {
 }
 
 #[tokio::test]
+async fn the_base_is_merged_and_what_conflicts_is_named_until_it_is_resolved() {
+    let mut world = World::start().await;
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    let mine = "echo mine > README; git commit -qam mine";
+    script(&mut world.worker, mine).await.unwrap();
+    let published = world.worker.harness.publish("rest").await.unwrap();
+    // Somebody else changes the same line of the base.
+    let theirs =
+        "git checkout -q --detach origin/main; echo theirs > README; git commit -qam theirs
+        git push -q origin HEAD:refs/heads/main";
+    script(&mut world.worker, theirs).await.unwrap();
+
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    let conflicts = world.worker.harness.merge_base().await.unwrap();
+    assert_eq!(conflicts, ["README"]);
+    let state = world.worker.harness.merge_state().await.unwrap();
+    assert_eq!((state.unresolved, state.contains_base), (conflicts, false));
+    let resolve = "echo both > README; git add README; git commit -qm 'Merge main'";
+    script(&mut world.worker, resolve).await.unwrap();
+    let state = world.worker.harness.merge_state().await.unwrap();
+    assert_eq!(state.unresolved, [""; 0]);
+    assert!(state.contains_base);
+    let merged = world.worker.harness.publish("rest").await.unwrap();
+    assert!(merged.pushed);
+    let parents = world.on_server(&["log", "-1", "--format=%P", "mainloop/t-x"]);
+    let main = world.server_sha("main").unwrap();
+    assert_eq!(parents.trim(), format!("{} {main}", published.head_sha));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_base_that_does_not_conflict_is_merged_at_once() {
+    let mut world = World::start().await;
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    script(
+        &mut world.worker,
+        "echo 1 > one; git add one; git commit -qm one",
+    )
+    .await
+    .unwrap();
+    world.worker.harness.publish("rest").await.unwrap();
+    let theirs =
+        "git checkout -q --detach origin/main; echo 2 > two; git add two; git commit -qm two
+        git push -q origin HEAD:refs/heads/main";
+    script(&mut world.worker, theirs).await.unwrap();
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    for pushed in [true, false] {
+        assert_eq!(world.worker.harness.merge_base().await.unwrap(), [""; 0]);
+        let state = world.worker.harness.merge_state().await.unwrap();
+        assert!(state.contains_base);
+        let published = world.worker.harness.publish("rest").await.unwrap();
+        assert_eq!(
+            published.pushed, pushed,
+            "a second time there is nothing to do"
+        );
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_cloned_says_why() {
     let world = World::start().await;
     let mut missing = prepare();

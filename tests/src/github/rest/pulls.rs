@@ -80,7 +80,20 @@ pub(super) fn get(site: &mut Site, call: &Call) -> Result {
             git::diff(&repo.dir, &fork, &pull.head_sha)?.into_bytes(),
         ));
     }
-    Ok(Reply::ok(one(site, call, number)?))
+    let seen = one(site, call, number)?;
+    try_merge(site, call, number)?;
+    Ok(Reply::ok(seen))
+}
+
+/// The look was what the site waited for.
+fn try_merge(site: &mut Site, call: &Call, number: u64) -> std::result::Result<(), Problem> {
+    let repo = site.repo_mut(&call.repo())?;
+    let (_, pull) = repo.pull(number)?;
+    let base = repo.branch(&pull.base).unwrap_or(&pull.base_sha).to_owned();
+    if let Some(pull) = &mut repo.issue_mut(number)?.pull {
+        pull.tried = Some((base, pull.head_sha.clone()));
+    }
+    Ok(())
 }
 
 pub(super) fn update(site: &mut Site, call: &Call) -> Result {

@@ -1,7 +1,8 @@
 //! The client that mainloop uses, and the emulator, agree: what it reads, and what it makes when it has to try again.
 
 use mainloop_github::{
-    Class, Client as Api, Conditional, Marker, MarkerKind, NewPull, PullState, Verdict, verdict,
+    CheckTags, Class, Client as Api, Conditional, Marker, MarkerKind, NewPull, PullState,
+    ReviewTags, Verdict, verdict,
 };
 
 use super::*;
@@ -205,5 +206,96 @@ async fn what_a_token_may_not_do_has_its_class() {
         fine.pull(1).await.unwrap_err().class(),
         Class::RateLimited { .. }
     ));
+    world.github.assert_contract();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_are_read_when_they_change_and_answered_once() {
+    let world = World::new(widgets()).await;
+    let (github, api) = (&world.github, client(&world.github, "secret"));
+    let (acme, eve) = (github.person("acme"), github.person("eve"));
+    world.pushed_branch("mainloop/answer", "42").await;
+    let head = api.branch_head("mainloop/answer").await.unwrap().unwrap();
+    let robot = github.person("robot");
+    let number = robot
+        .open_pull(REPO, "mainloop/answer", "Answer", false)
+        .unwrap();
+    let comment = ("answer.txt", 1, "Why not 41?");
+    acme.review_with(REPO, number, "CHANGES_REQUESTED", "Hm.", &[comment])
+        .unwrap();
+    eve.review_with(REPO, number, "COMMENTED", "", &[comment])
+        .unwrap();
+    assert!(api.may_write("acme").await.unwrap());
+    assert!(!api.may_write("eve").await.unwrap());
+    assert!(!api.may_write("nobody").await.unwrap());
+
+    let look = async |tags: &ReviewTags| {
+        api.reviews_if_changed(number, "0198", tags, false)
+            .await
+            .unwrap()
+    };
+    let (threads, tags) = look(&ReviewTags::default()).await.unwrap();
+    let seen: Vec<_> = threads
+        .iter()
+        .map(|thread| (thread.is_review, thread.author.as_str(), thread.answered))
+        .collect();
+    assert_eq!(seen, [(false, "acme", false), (true, "acme", false)]);
+    assert_eq!(look(&tags).await, None, "nothing has changed");
+
+    let root = threads[0].id;
+    let marker = Marker::new("0198", MarkerKind::Reply(threads[0].newest));
+    github.fault(Fault::new("POST", "/replies", FaultKind::CutAfter));
+    for _ in 0..2 {
+        let reply = api.ensure_reply(number, root, &marker, "Because.").await;
+        assert!(reply.unwrap().is_some());
+    }
+    let gone = api.ensure_reply(number, 1, &marker, "Because.").await;
+    assert_eq!(gone.unwrap(), None, "nobody is left to be answered");
+    let replies = github.read(|site| {
+        let comments = site.repo(REPO).unwrap().review_comments(number);
+        comments
+            .iter()
+            .filter(|(author, comment)| *author == "robot" && comment.reply_to == Some(root))
+            .count()
+    });
+    assert_eq!(replies, 1, "one reply, although its answer was lost");
+    let (threads, tags) = look(&tags).await.unwrap();
+    assert!(threads[0].answered && !threads[1].answered, "{threads:?}");
+
+    assert_eq!(api.reviewers_to_ask(number, &head).await.unwrap(), [""; 0]);
+    let waiting = api.reviewers_to_ask(number, "another").await.unwrap();
+    assert_eq!(waiting, ["acme"]);
+    api.request_review(number, "acme").await.unwrap();
+    api.request_review(number, "acme").await.unwrap();
+    assert!(api.request_review(number, "eve").await.is_err());
+    acme.reply(REPO, number, root, "Still: why?").unwrap();
+    let (threads, _) = look(&tags).await.unwrap();
+    let open: Vec<_> = threads.iter().filter(|thread| !thread.answered).collect();
+    assert_eq!(open.len(), 2, "another word opens it again: {threads:?}");
+    github.assert_contract();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_are_read_when_they_change() {
+    let world = World::new(widgets()).await;
+    let api = client(&world.github, "secret");
+    world.pushed_branch("mainloop/answer", "42").await;
+    let head = api.branch_head("mainloop/answer").await.unwrap().unwrap();
+    let robot = world.github.person("robot");
+    robot
+        .open_pull(REPO, "mainloop/answer", "Answer", false)
+        .unwrap();
+    world.conclusion(&head).await;
+    let look = async |tags: &CheckTags| api.checks_if_changed(&head, tags).await.unwrap();
+    let (checks, tags) = look(&CheckTags::default()).await.unwrap();
+    assert!(matches!(verdict(&checks), Verdict::Passed { .. }));
+    assert_eq!(look(&tags).await, None, "nothing has changed");
+    world
+        .github
+        .post_check(REPO, &head, "nightly", Some(Conclusion::Failure))
+        .unwrap();
+    let (checks, tags) = look(&tags).await.unwrap();
+    assert!(matches!(verdict(&checks), Verdict::Failed { .. }));
+    assert_eq!(look(&tags).await, None);
     world.github.assert_contract();
 }

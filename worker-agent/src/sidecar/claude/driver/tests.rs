@@ -220,6 +220,29 @@ async fn own_tools_ask_report_and_block() {
 }
 
 #[tokio::test]
+async fn a_thread_that_is_there_is_answered_and_another_is_refused() {
+    let answer = |thread: &str| {
+        Reply::Tool(
+            "mcp__mainloop__answer_thread",
+            json!({"thread": thread, "answer": "Done."}),
+        )
+    };
+    let bench = Bench::new(vec![answer("t9"), answer("t1"), Reply::Text("Answered.")]).await;
+    let mut cli = bench.start(Mode::Work).await;
+    let (end, events) = cli.turn("go", ignore).await;
+    assert_eq!(completed(end), "Answered.");
+    let answered: Vec<&Event> = events
+        .iter()
+        .filter(|event| matches!(event, Event::ThreadAnswer { .. }))
+        .collect();
+    let wanted = Event::ThreadAnswer {
+        thread: "t1".into(),
+        text: "Done.".into(),
+    };
+    assert_eq!(answered, [&wanted]);
+}
+
+#[tokio::test]
 async fn nothing_to_change_ends_a_planning_turn() {
     let bench = Bench::new(vec![
         Reply::Tool(
