@@ -199,7 +199,10 @@ impl Watch {
             name: watched.name.clone(),
         };
         let lent = self.options.tokens.for_watch(&repo).await?;
-        let client = Client::new(&self.options.api, repo, &lent.secret)?;
+        let mut client = Client::new(&self.options.api, repo, &lent.secret)?;
+        if !lent.login.is_empty() {
+            client = client.known_as(&lent.login);
+        }
         self.clients.insert(key, (client.clone(), lent));
         Ok(client)
     }

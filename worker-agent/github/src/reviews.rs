@@ -394,17 +394,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn author(login: &str) -> Option<Author> {
-        Some(Author {
+    fn author(login: &str) -> Author {
+        Author {
             login: login.to_owned(),
             kind: "User".to_owned(),
-        })
+        }
     }
 
     fn review(id: u64, login: &str, state: &str, body: &str) -> RawReview {
         RawReview {
             id,
-            user: author(login),
+            user: Some(author(login)),
             body: Some(body.to_owned()),
             state: state.to_owned(),
             commit_id: Some("aaa".to_owned()),
@@ -415,7 +415,7 @@ mod tests {
         RawComment {
             id,
             html_url: String::new(),
-            user: author(login),
+            user: Some(author(login)),
             body: Some(body.to_owned()),
             path: "calc.py".to_owned(),
             line: None,

@@ -11,8 +11,8 @@ mod work;
 use jiff::Timestamp;
 use mainloop_github::{Class, MarkerKind, NewPull, PullRef, PullState, drafts_unsupported, text};
 use mainloop_proto::v1::{
-    Assignment, BranchPushed, FailureReason, Link, PullRequestOpened, assignment::Work,
-    milestone::Fact,
+    Assignment, BranchPushed, FailureReason, Link, PullRequestClosed, PullRequestOpened,
+    assignment::Work, milestone::Fact,
 };
 
 use super::{claude::prompts, worker::Worker};
@@ -125,6 +125,27 @@ impl Worker {
                 })
                 .collect(),
         })
+    }
+
+    /// Reports where a person merged or closed the pull request meanwhile; whether that is so.
+    async fn is_over(&mut self, version: i64, pull: &PullRef) -> bool {
+        let merged = match pull.state {
+            PullState::Open => return false,
+            PullState::Closed => false,
+            PullState::Merged { .. } => true,
+        };
+        self.hand_over();
+        let fact = Fact::PullRequestClosed(PullRequestClosed { merged });
+        self.link.report_durably(version, fact).await;
+        true
+    }
+
+    /// The task's pull request as it is now.
+    async fn pull(&self) -> Result<PullRef, Failure> {
+        let number = self
+            .pull_number()
+            .ok_or_else(|| Failure::new(FailureReason::Internal, "the task has no pull request"))?;
+        Ok(self.github.pull(number).await?)
     }
 
     /// What to report where somebody else pushed to the pull request. Its head is told a moment late after each push,

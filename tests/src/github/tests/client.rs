@@ -216,8 +216,8 @@ async fn reviews_are_read_when_they_change_and_answered_once() {
     let (acme, eve) = (github.person("acme"), github.person("eve"));
     world.pushed_branch("mainloop/answer", "42").await;
     let head = api.branch_head("mainloop/answer").await.unwrap().unwrap();
-    let robot = github.person("robot");
-    let number = robot
+    let number = github
+        .person("robot")
         .open_pull(REPO, "mainloop/answer", "Answer", false)
         .unwrap();
     let comment = ("answer.txt", 1, "Why not 41?");

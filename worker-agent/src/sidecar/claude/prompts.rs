@@ -175,6 +175,11 @@ pub fn address_review(
          belongs to the task, and where it is not, change nothing and say why. Then answer each thread once with `mcp__mainloop__answer_thread`. \
          Answers are posted for you after your commits are pushed.",
     );
+    let _ = writeln!(
+        prompt.text,
+        "What the pull request changes is `git diff origin/{}...HEAD`.",
+        plain(&task.base_branch)
+    );
     prompt.section("What they said");
     for thread in threads {
         prompt.data(

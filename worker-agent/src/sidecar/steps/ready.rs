@@ -3,10 +3,8 @@
 //! GitHub's call has no expected head. So: Claude cannot push (the gate is closed), look, act, look again, and take it
 //! back if a person moved the head meanwhile. A head that moved is reported; the plane has its checks awaited.
 
-use mainloop_github::{MarkerKind, PullState, text};
-use mainloop_proto::v1::{
-    FailureReason, MarkReadyWork, MarkedReady, PullRequestClosed, milestone::Fact,
-};
+use mainloop_github::{MarkerKind, text};
+use mainloop_proto::v1::{FailureReason, MarkReadyWork, MarkedReady, milestone::Fact};
 
 use super::Failure;
 use crate::sidecar::worker::Worker;
@@ -27,15 +25,9 @@ pub(super) async fn mark_ready(
             "the approved plan is not the one that was implemented",
         ));
     }
-    let number = worker
-        .pull_number()
-        .ok_or_else(|| Failure::new(FailureReason::Internal, "the task has no pull request"))?;
-    let pull = worker.github.pull(number).await?;
-    if let PullState::Closed | PullState::Merged { .. } = pull.state {
-        let merged = matches!(pull.state, PullState::Merged { .. });
-        let fact = Fact::PullRequestClosed(PullRequestClosed { merged });
-        worker.hand_over();
-        worker.link.report_durably(version, fact).await;
+    let pull = worker.pull().await?;
+    let number = pull.number;
+    if worker.is_over(version, &pull).await {
         return Ok(());
     }
     if let Some(fact) = worker.moved(&pull, &work.sha).await? {

@@ -25,6 +25,10 @@ pub(super) async fn address_review(
     version: i64,
     work: &AddressReviewWork,
 ) -> Result<(), Failure> {
+    let pull = worker.pull().await?;
+    if worker.is_over(version, &pull).await {
+        return Ok(());
+    }
     let task = worker.prompt_task().await?;
     let (harness, _) = worker.work_tree().await?;
     let mut answers = Answers::to(&work.threads);
@@ -41,7 +45,7 @@ pub(super) async fn address_review(
     for (index, thread) in work.threads.iter().enumerate() {
         let own = answers.given.remove(&name(index)).flatten();
         let answer = own.unwrap_or_else(|| plain(changed).to_owned());
-        reply(worker, version, thread, &answer).await?;
+        reply(worker, version, pull.number, thread, &answer).await?;
     }
     let before = Some(work.sha.clone());
     report(worker, version, &harness, before, summary).await
@@ -52,6 +56,10 @@ pub(super) async fn rebase(
     version: i64,
     work: &RebaseWork,
 ) -> Result<(), Failure> {
+    let pull = worker.pull().await?;
+    if worker.is_over(version, &pull).await {
+        return Ok(());
+    }
     let task = worker.prompt_task().await?;
     let (harness, _) = worker.work_tree().await?;
     let conflicts = harness.merge_base().await.map_err(Failure::git)?;
@@ -97,12 +105,10 @@ fn unmerged(why: &str) -> Failure {
 async fn reply(
     worker: &mut Worker,
     version: i64,
+    number: u64,
     thread: &ReviewThread,
     answer: &str,
 ) -> Result<(), Failure> {
-    let number = worker
-        .pull_number()
-        .ok_or_else(|| Failure::new(FailureReason::Internal, "the task has no pull request"))?;
     let is_review = thread.kind() == ReviewThreadKind::Review;
     let body = text::review_answer(&text::Answer {
         answer,

@@ -337,7 +337,7 @@ impl Actor {
                 );
             }
             Tool::AnswerThread { thread, answer } => {
-                self.answer_thread(request_id, &call, thread, answer)
+                self.answer_thread(request_id, &call, thread, answer);
             }
             Tool::AskHuman { question, context } => {
                 self.wait_for_human(request_id, call, |id| Event::Question {
