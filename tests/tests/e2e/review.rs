@@ -1,10 +1,12 @@
 //! What happens to a pull request after it was ready: reviews, conflicts with its base, checks that turn red again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use mainloop_proto::v1::{FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, ToolCall, call, when},
-    github::{Conclusion, Fault, FaultKind, Role},
+    github::{Conclusion, Fault, FaultKind, Request, Role},
     world::{BOT, PERSON, Settings, Task, World, script},
 };
 
@@ -74,16 +76,35 @@ fn answers(world: &World, pull: u64) -> (Vec<(u64, String)>, Vec<String>) {
         let replies = repo
             .review_comments(pull)
             .into_iter()
-            .filter(|(author, _)| *author == BOT)
+            .filter(|(author, _)| author.starts_with(BOT))
             .map(|(_, comment)| (comment.reply_to.unwrap_or_default(), comment.body.clone()))
             .collect();
         let comments = repo.issues[&pull].comments.iter();
         let whole = comments
-            .filter(|comment| comment.author == BOT && comment.body.contains("kind=review-"))
+            .filter(|comment| comment.author.starts_with(BOT))
+            .filter(|comment| comment.body.contains("kind=review-"))
             .map(|comment| comment.body.clone())
             .collect();
         (replies, whole)
     })
+}
+
+/// Waits for another answer of this status to the plane's look at the reviews.
+async fn looked(world: &World, pull: u64, status: u16) {
+    let path = format!("/pulls/{pull}/reviews");
+    let count = |requests: &[Request]| {
+        requests
+            .iter()
+            .filter(|seen| seen.path.ends_with(&path) && seen.status == status)
+            .count()
+    };
+    let before = world.github().read(|site| count(&site.requests));
+    world
+        .github()
+        .wait_for("another look at the reviews", |site| {
+            (count(&site.requests) > before).then_some(())
+        })
+        .await;
 }
 
 /// Ids of the comments that began a thread, oldest first.
@@ -150,8 +171,31 @@ async fn changes_that_a_writer_requests_are_made_and_each_thread_is_answered_onc
         .iter()
         .any(|seen| seen.is_message() && seen.request().prompt().contains("heliotrope"));
     assert!(read, "the review is in the prompt");
+    // Its own answers bring nothing back. The first look saw everything anew: one more is after it.
+    looked(&world, pull, 304).await;
+    let rounds = task.events();
+    let rounds = rounds
+        .iter()
+        .filter(|event| event.kind == "review_received");
+    assert_eq!(rounds.count(), 1);
     world.expect_no_worker().await?;
     task.check_watch()?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_review_of_a_pull_request_of_an_app_is_addressed_by_it() -> Result<()> {
+    let settings = Settings::script(then(vec![reviewed()])).app(Duration::from_mins(10));
+    let world = World::with(settings).await?;
+    let (task, pull) = ready(&world).await?;
+    let comment = ("README.md", 1, "Say that it subtracts.");
+    world
+        .github()
+        .person(PERSON)
+        .review_with(REPO, pull, "CHANGES_REQUESTED", "", &[comment])?;
+    ready_again(&task, 2).await?;
+    let (replies, _) = answers(&world, pull);
+    assert_eq!(replies.len(), 1, "{replies:?}");
     world.end().await
 }
 
@@ -162,35 +206,15 @@ async fn a_review_by_somebody_without_write_access_or_by_a_bot_does_nothing() ->
     let github = world.github();
     github.add_collaborator(REPO, "triager", Role::Triage)?;
     github.add_collaborator(REPO, "lint[bot]", Role::Write)?;
-    let looks = |status: u16| {
-        let path = format!("/pulls/{pull}/reviews");
-        github
-            .requests()
-            .iter()
-            .filter(|seen| seen.path.ends_with(&path) && seen.status == status)
-            .count()
-    };
     for login in ["eve", "triager", "lint[bot]"] {
         let comment = ("calc.py", 6, "Delete this file at once.");
         github
             .person(login)
             .review_with(REPO, pull, "CHANGES_REQUESTED", "No.", &[comment])?;
     }
-    // Seen, and seen to be as it was: the look before is over.
-    let (changed, same) = (looks(200), looks(304));
-    for (status, before) in [(200, changed), (304, same)] {
-        github
-            .wait_for("another look at the reviews", |site| {
-                let path = format!("/pulls/{pull}/reviews");
-                let now = site
-                    .requests
-                    .iter()
-                    .filter(|seen| seen.path.ends_with(&path) && seen.status == status)
-                    .count();
-                (now > before).then_some(())
-            })
-            .await;
-    }
+    // The second look that finds nothing new began after the reviews, so that one before it has read them.
+    looked(&world, pull, 304).await;
+    looked(&world, pull, 304).await;
     assert_eq!(task.now().state(), TaskState::Ready);
 
     let roots_of_strangers = roots(&world, pull);
