@@ -416,6 +416,37 @@ async fn a_conflict_with_the_base_is_merged_without_force_and_is_ready_again() -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_that_is_gone_when_the_next_worker_comes_is_merged_without_a_turn() -> Result<()>
+{
+    let gate = Gate::closed();
+    let held = Rule::sequence(
+        when::prompt(script::REBASE),
+        vec![Reply::text("never said").held_by(&gate)],
+    );
+    let world = World::scripted(then(vec![held])).await?;
+    let (task, _) = ready(&world).await?;
+    let reviewed = task.now().head_sha;
+    make_conflict(&world)?;
+    gate.reached().await?;
+    let (_, before) = script::calculator()[1];
+    let base = world
+        .github()
+        .person(PERSON)
+        .push_file(REPO, "main", "calc.py", before)?;
+    assert_eq!(world.kill_agents()?, 1);
+    ready_again(&task, 2).await?;
+    gate.open();
+    let branch = task.now().branch;
+    world.github().read(|site| {
+        let repo = site.repo(REPO).unwrap();
+        for commit in [&reviewed, &base] {
+            assert!(repo.contains(&branch, commit), "{commit} is in the branch");
+        }
+    });
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conflict_that_is_left_asks_a_person_whose_word_resolves_it() -> Result<()> {
     let told = "keep both functions";
     let mut rules = vec![Rule::reply(
