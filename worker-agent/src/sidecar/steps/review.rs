@@ -29,6 +29,13 @@ pub(super) async fn address_review(
     if worker.is_over(version, &pull).await {
         return Ok(());
     }
+    if work.threads.is_empty() {
+        // A worker that answered all of them ended before it could say that it was done.
+        let (harness, _) = worker.work_tree().await?;
+        let summary = worker.task.summary.clone();
+        publish(worker, version, &harness, None).await?;
+        return report(worker, version, &harness, Some(work.sha.clone()), summary).await;
+    }
     let task = worker.prompt_task().await?;
     let (harness, _) = worker.work_tree().await?;
     let mut answers = Answers::to(&work.threads);
