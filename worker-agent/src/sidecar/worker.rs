@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use mainloop_github::{Client, Marker, MarkerKind};
 use mainloop_proto::v1::{
     Assignment, Command, Credentials, HumanWord, LogSource, Spend, StepFailed, Task, Welcome,
@@ -375,19 +374,9 @@ impl Worker {
             proxy::Event::Spend {
                 total_micros,
                 usage,
-            } => {
-                let cost = total_micros.saturating_sub(self.earlier_cost_micros);
-                self.link.spent(Spend {
-                    cost_micros: i64::try_from(cost).unwrap_or(i64::MAX),
-                    input_tokens: signed(
-                        usage.input
-                            + usage.cache_read
-                            + usage.cache_write_5m
-                            + usage.cache_write_1h,
-                    ),
-                    output_tokens: signed(usage.output),
-                });
-            }
+            } => self
+                .link
+                .spent(spend(total_micros, self.earlier_cost_micros, usage)),
             proxy::Event::GitUnauthorized { status } => {
                 self.note(format!("the code host refused the token ({status})"));
             }
@@ -447,14 +436,34 @@ impl Worker {
 
     /// Takes what the proxies saw and nobody has read yet.
     pub(crate) fn drain_proxy_events(&mut self, version: i64) {
-        while let Some(Some(event)) = self.host.proxy_events.recv().now_or_never() {
+        while let Some(event) = self.host.proxy_events.try_recv() {
             self.seen(version, event);
         }
     }
 
     async fn end(self) {
-        self.host.end().await;
+        // A reply that was on its way was charged as the proxy ended.
+        for event in self.host.end().await {
+            if let proxy::Event::Spend {
+                total_micros,
+                usage,
+            } = event
+            {
+                self.link
+                    .spent(spend(total_micros, self.earlier_cost_micros, usage));
+            }
+        }
         self.link.drain(DRAIN).await;
+    }
+}
+
+/// What this attempt spent, of a total that has what earlier ones had spent.
+fn spend(total_micros: u64, earlier_micros: u64, usage: proxy::Usage) -> Spend {
+    let input = usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h;
+    Spend {
+        cost_micros: i64::try_from(total_micros.saturating_sub(earlier_micros)).unwrap_or(i64::MAX),
+        input_tokens: signed(input),
+        output_tokens: signed(usage.output),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a worker has on its host: the sandbox with the harness, and the proxies that are its only way out.
 
-use std::{path::PathBuf, time::Duration};
+use std::{iter, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mainloop_github::{Client, Repo};
@@ -236,8 +236,9 @@ impl Host {
         self.gate.close();
     }
 
-    /// Ends the harness, everything in its sandbox, and the proxies.
-    pub(super) async fn end(mut self) {
+    /// Ends the harness, everything in its sandbox, and the proxies; gives what these saw and nobody
+    /// read.
+    pub(super) async fn end(mut self) -> Vec<proxy::Event> {
         self.refuse_pushes();
         if let Some(started) = self.started
             && let Err(error) = started.running.end(&started.harness).await
@@ -245,6 +246,7 @@ impl Host {
             tracing::warn!(%error, "could not end the harness");
         }
         self.proxy.shutdown().await;
+        iter::from_fn(|| self.proxy_events.try_recv()).collect()
     }
 }
 
