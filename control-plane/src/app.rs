@@ -35,6 +35,7 @@ use crate::{
         task::Rules,
     },
     supervisor::{OnExit, Supervisor},
+    tidy,
     watch::{self, Watch},
     watchers,
 };
@@ -461,6 +462,13 @@ fn start_code_host(
         },
     );
     supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop.clone()));
+    let tidying = tidy::run(
+        store.clone(),
+        config.code_host.api.clone(),
+        tokens.clone(),
+        stop.clone(),
+    );
+    supervisor.spawn("tidying", OnExit::Fatal, tidying);
     if let Tokens::Minted(mint) = tokens {
         let keeping = mint.clone().keep(store.clone(), stop.clone());
         supervisor.spawn("tokens", OnExit::Fatal, keeping);

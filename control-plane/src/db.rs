@@ -19,6 +19,7 @@ pub mod pulls;
 pub mod read;
 pub mod rows;
 pub mod say;
+pub mod tidying;
 pub mod tokens;
 pub mod transition;
 pub mod words;
@@ -112,6 +113,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         pulls::STATEMENTS,
         read::STATEMENTS,
         say::STATEMENTS,
+        tidying::STATEMENTS,
         tokens::STATEMENTS,
         transition::STATEMENTS,
     ]

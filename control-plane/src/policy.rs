@@ -42,6 +42,8 @@ pub struct Policy {
     pub committer: Committer,
     /// Whether merging the pull request closes the issue.
     pub close_issue_on_merge: bool,
+    /// What becomes of the issue, the pull request and the branch of a task that is cancelled or declined.
+    pub on_cancel: OnCancel,
     /// Whether a GitHub App's token may push changes of `.github/workflows`.
     pub change_workflows: bool,
     /// Repositories that tasks may name, as `owner/name` or `owner/*`; all when empty.
@@ -76,6 +78,18 @@ pub struct Model {
     /// Per million written to it for an hour; twice `input_usd` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_usd: Option<f64>,
+}
+
+/// What becomes of what a task made at the code host when it is cancelled or declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCancel {
+    /// Nothing.
+    Leave,
+    /// Its pull request and the issue that it opened are closed.
+    Close,
+    /// Its branch is deleted as well.
+    Delete,
 }
 
 /// How many workers there may be.
@@ -216,6 +230,7 @@ impl Default for Policy {
             toolchains: Toolchains::default(),
             committer: Committer::default(),
             close_issue_on_merge: true,
+            on_cancel: OnCancel::Close,
             change_workflows: false,
             repositories: Vec::new(),
             setup_seconds: 900,
@@ -353,6 +368,7 @@ impl Policy {
             ("slots.total", self.slots.total),
             ("slots.per_repository", self.slots.per_repository),
             ("limits.max_attempts", self.limits.max_attempts),
+            ("limits.task_seconds", self.limits.task_seconds),
             ("limits.start_seconds", self.limits.start_seconds),
             ("limits.plan_seconds", self.limits.plan_seconds),
             ("limits.implement_seconds", self.limits.implement_seconds),
@@ -562,6 +578,8 @@ mod tests {
             ("budget = 3", "budget"),
             ("[limits]\nplan_secs = 3", "plan_secs"),
             ("[limits]\nno_ci = 'maybe'", "no_ci"),
+            ("[limits]\nunanswered = 'guess'", "unanswered"),
+            ("[limits]\ntask_seconds = 0", "limits.task_seconds"),
             ("default_model = 'gpt'", "default_model"),
             ("default_budget_usd = 0.0", "default_budget_usd"),
             ("default_budget_usd = 1000.0", "default_budget_usd"),
@@ -581,6 +599,7 @@ mod tests {
             ),
             ("[slots]\ntotal = 0", "slots.total"),
             ("watch_seconds = 0", "watch_seconds"),
+            ("on_cancel = 'burn'", "on_cancel"),
             ("repositories = ['x']", "repositories"),
             ("repositories = ['/x/y']", "repositories"),
             ("repositories = ['x//y']", "repositories"),

@@ -9,7 +9,11 @@ use crate::db::{Item, TaskRow};
 pub fn is_milestone(event: &Event) -> bool {
     !matches!(
         event,
-        Event::Claimed | Event::AttemptConnected | Event::WaitElapsed | Event::CiRunning { .. }
+        Event::Claimed
+            | Event::AttemptConnected
+            | Event::WaitElapsed
+            | Event::Reminded
+            | Event::CiRunning { .. }
     )
 }
 
@@ -25,6 +29,10 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::PlanRejected => "plan rejected".to_owned(),
         Event::PlanRevised => "plan sent back for a revision".to_owned(),
         Event::Answered => "answered".to_owned(),
+        Event::AnswerAssumed => {
+            "nobody answered: went on with what the worker recommends".to_owned()
+        }
+        Event::Reminded => "still waits for you".to_owned(),
         Event::UncheckedAccepted => "accepted without checks".to_owned(),
         Event::MoreAttempts { count } => format!("{count} more turns of mending allowed"),
         Event::StartedAfresh => "started afresh on a new branch: waits for a worker".to_owned(),

@@ -22,6 +22,10 @@ pub enum Event {
     PlanRevised,
     /// A person answered the open question or blocker.
     Answered,
+    /// Nobody answered the open question, and policy takes what the worker recommends.
+    AnswerAssumed,
+    /// The person who is asked was reminded.
+    Reminded,
     /// A person accepted a head whose checks say nothing.
     UncheckedAccepted,
     /// A person allowed so many more turns of mending.
@@ -71,6 +75,8 @@ pub enum Event {
     QuestionAsked {
         /// The worker's id for it.
         id: String,
+        /// Every one of its questions has an option that the worker recommends.
+        recommends: bool,
     },
     /// The worker cannot go on without a person.
     BlockerReported {
@@ -143,6 +149,8 @@ impl Event {
             Self::PlanRejected => EventKind::PlanRejected,
             Self::PlanRevised => EventKind::PlanRevised,
             Self::Answered => EventKind::Answered,
+            Self::AnswerAssumed => EventKind::AnswerAssumed,
+            Self::Reminded => EventKind::Reminded,
             Self::UncheckedAccepted => EventKind::UncheckedAccepted,
             Self::MoreAttempts { .. } => EventKind::MoreAttempts,
             Self::StartedAfresh => EventKind::StartedAfresh,
@@ -198,7 +206,7 @@ macro_rules! kinds {
 
 kinds! {
     Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
-    PlanRevised "plan_revised", Answered "answered", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
+    PlanRevised "plan_revised", Answered "answered", AnswerAssumed "answer_assumed", Reminded "reminded", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
     StartedAfresh "started_afresh", ToppedUp "topped_up", TakenOver "taken_over", GivenUp "given_up",
     CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
     AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",

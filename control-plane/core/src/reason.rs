@@ -355,6 +355,10 @@ reasons! {
         "Step took too long"
         "The step passed its deadline as often as it may."
         "Say what to concentrate on, or retry; `limits` in the policy holds the deadlines.",
+    TaskDeadline "task_deadline" Ask STEER
+        "Task took too long"
+        "Workers were busy with the task for as long as `task_seconds` allows, without the time that people took."
+        "Retry to allow as much time once more, or take it over.",
     Internal "internal" Ask MEND
         "mainloop cannot go on"
         "Something that must not happen did: plane and worker disagree."
@@ -389,6 +393,7 @@ impl Reason {
                 | Self::WorkerLost
                 | Self::StartDeadline
                 | Self::StepDeadline
+                | Self::TaskDeadline
                 | Self::GivenUp
         )
     }

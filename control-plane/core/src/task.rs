@@ -1,8 +1,8 @@
 //! What a task is to the workflow: phase, run and wait, and the facts that decide between edges.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::{Choice, Reason};
+use crate::{Choice, Limits, Reason, Unanswered, limits::later};
 
 /// A task as the workflow sees it. Words, links and costs are the store's business.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub struct Task {
     pub run: Run,
     /// What it waits for.
     pub wait: Wait,
+    /// Since when a person is asked; none while nobody is, and on a proposal.
+    pub asked: Option<Asked>,
+    /// Time that workers took since the last human word, without the time that a person took.
+    pub worked: SignedDuration,
+    /// Since when a worker is busy with it, as far as `worked` does not have it; none while none is.
+    pub busy_since: Option<Timestamp>,
     /// Grows whenever the worker's assignment changes; milestones repeat it.
     pub phase_version: i64,
     /// Number of the newest attempt, 0 before the first.
@@ -46,6 +52,9 @@ impl Task {
             phase: Phase::Proposed,
             run: Run::Idle,
             wait: Wait::Human(Gate::Spawn),
+            asked: None,
+            worked: SignedDuration::ZERO,
+            busy_since: None,
             phase_version: 1,
             attempt: 0,
             failures: 0,
@@ -59,6 +68,15 @@ impl Task {
             green: None,
             pull: None,
         }
+    }
+}
+
+impl Task {
+    /// When the recommended answer is assumed; none unless a question is open that policy lets the plane answer.
+    pub fn assumes_at(&self, limits: &Limits) -> Option<Timestamp> {
+        let asked = self.asked.filter(|asked| asked.recommends)?;
+        (limits.unanswered == Unanswered::Assume)
+            .then(|| later(asked.at, limits.remind + limits.assume))
     }
 }
 
@@ -265,6 +283,17 @@ pub enum Wait {
         /// A few words for people.
         why: String,
     },
+}
+
+/// Since when a person is asked, and what may happen when they do not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// When it began.
+    pub at: Timestamp,
+    /// They were reminded.
+    pub reminded: bool,
+    /// The worker recommends an answer.
+    pub recommends: bool,
 }
 
 /// A point where a person decides or answers.

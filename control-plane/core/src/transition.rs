@@ -5,12 +5,12 @@
 
 mod wants;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
 use crate::{
-    Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase, PhaseKind, Plan,
-    Reason, Response, Run, Stage, Step, Task, Wait,
+    Asked, Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase, PhaseKind,
+    Plan, Reason, Response, Run, Stage, Step, Task, Unanswered, Wait,
 };
 
 use EventKind as E;
@@ -49,6 +49,14 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::Answered, &[P::Implementing]),
     edge(&[P::Ci], E::Answered, &[P::Ci, P::FixingCi]),
     edge(&[P::FixingCi], E::Answered, &[P::FixingCi]),
+    edge(&[P::Planning], E::AnswerAssumed, &[P::Planning]),
+    edge(&[P::Implementing], E::AnswerAssumed, &[P::Implementing]),
+    edge(&[P::FixingCi], E::AnswerAssumed, &[P::FixingCi]),
+    edge(&[P::Planning], E::Reminded, &[P::Planning]),
+    edge(&[P::PlanReview], E::Reminded, &[P::PlanReview]),
+    edge(&[P::Implementing], E::Reminded, &[P::Implementing]),
+    edge(&[P::Ci], E::Reminded, &[P::Ci]),
+    edge(&[P::FixingCi], E::Reminded, &[P::FixingCi]),
     edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
     edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
     edge(
@@ -175,19 +183,34 @@ pub enum Want {
     Hold(Credential, Option<Timestamp>),
     /// It may be tried again: a person says that it is mended, or nobody is left who could.
     Release(Credential),
+    /// What it leaves at the code host is closed, or left, as policy says.
+    Tidy,
     /// The pull request is watched from now on, without a worker.
     WatchPull,
     /// It no longer is.
     UnwatchPull,
 }
 
-/// The one timer that a task may have. When it is due it becomes [`Event::DeadlinePassed`] or [`Event::WaitElapsed`].
+/// The one timer that a task may have. When it is due it becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {
-    /// The start or the step is to be over by then.
+    /// The start, the step or the task is to be over by then: [`Event::DeadlinePassed`].
     Deadline(Timestamp),
-    /// The wait is over then.
+    /// The wait is over then: [`Event::WaitElapsed`].
     Wait(Timestamp),
+    /// Who is asked is reminded then: [`Event::Reminded`].
+    Remind(Timestamp),
+    /// The recommended answer is taken then: [`Event::AnswerAssumed`].
+    Assume(Timestamp),
+}
+
+impl Timer {
+    /// When it is due.
+    pub fn at(self) -> Timestamp {
+        match self {
+            Self::Deadline(at) | Self::Wait(at) | Self::Remind(at) | Self::Assume(at) => at,
+        }
+    }
 }
 
 /// Why an event changes nothing.
@@ -252,10 +275,16 @@ pub fn next(
         });
     }
     let mut after = task.clone();
+    if let Some(since) = after.busy_since.take() {
+        after.worked += now.duration_since(since).max(SignedDuration::ZERO);
+    }
     apply(&mut after, event, now, limits).map_err(|why| Rejected::Guard {
         event: event.kind(),
         why,
     })?;
+    let busy = after.run.holds_slot() && !matches!(after.wait, Wait::Human(_));
+    after.busy_since = busy.then_some(now);
+    ask(task, &mut after, event, now);
     if step(task) != step(&after) || starts_anew(task, &after, event) {
         after.phase_version += 1;
     }
@@ -264,10 +293,28 @@ pub fn next(
     Ok(Transition { task: after, wants })
 }
 
+/// Notes since when a person is asked.
+fn ask(before: &Task, after: &mut Task, event: &Event, now: Timestamp) {
+    if before.wait == after.wait {
+        return;
+    }
+    after.asked = matches!(after.wait, Wait::Human(_)).then_some(Asked {
+        at: now,
+        reminded: false,
+        recommends: matches!(
+            event,
+            Event::QuestionAsked {
+                recommends: true,
+                ..
+            }
+        ),
+    });
+}
+
 /// Whether the same step begins again: another round of a phase is another assignment.
 fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
     match event {
-        Event::Answered => match &before.wait {
+        Event::Answered | Event::AnswerAssumed => match &before.wait {
             Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
             Wait::None | Wait::Ci | Wait::Until { .. } => true,
         },
@@ -316,6 +363,23 @@ fn apply(
                 task.ci_attempts = 1;
             }
             resume(task, phase);
+        }
+        Event::AnswerAssumed => {
+            if !matches!(task.wait, Wait::Human(Gate::Question(_))) {
+                return Err("no question is open");
+            }
+            if limits.unanswered != Unanswered::Assume
+                || !task.asked.is_some_and(|asked| asked.recommends)
+            {
+                return Err("it waits for a person");
+            }
+            resume(task, task.phase.clone());
+        }
+        Event::Reminded => {
+            let asked = task.asked.as_mut().ok_or("nobody is asked")?;
+            if std::mem::replace(&mut asked.reminded, true) {
+                return Err("they were reminded");
+            }
         }
         Event::UncheckedAccepted => {
             if !matches!(
@@ -461,7 +525,10 @@ fn apply(
             if matches!(task.wait, Wait::Human(_)) {
                 return Err("it waits for a person");
             }
-            if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
+            if task.worked >= limits.task {
+                let message = "workers were busy with it for as long as policy allows".to_owned();
+                stop(task, Reason::TaskDeadline, message, None, now, limits);
+            } else if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
                 task.wait = Wait::Human(Gate::Stuck(Reason::CiDeadline));
             } else {
                 stop(task, reason, message, None, now, limits);
@@ -494,7 +561,7 @@ fn apply(
             live(task)?;
             settle(task, Phase::Completed(Completion::NoChange));
         }
-        Event::QuestionAsked { id } => {
+        Event::QuestionAsked { id, .. } => {
             live(task)?;
             task.wait = Wait::Human(Gate::Question(id.clone()));
         }
@@ -716,6 +783,7 @@ fn human_word(task: &mut Task) {
     task.ci_attempts = 0;
     task.ci_allowed = None;
     task.signature = None;
+    task.worked = SignedDuration::ZERO;
 }
 
 /// The workflow as a Mermaid state diagram, for the documentation.

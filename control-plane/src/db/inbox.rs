@@ -374,7 +374,7 @@ impl Store {
             && decision.action != Choice::Reject
             && decision.action != Choice::Approve
         {
-            note_words(&transaction, &row, &item, &asked, decision, &said).await?;
+            note_words(&transaction, &row, &item, &asked, decision, &said, false).await?;
         }
         let mut occurrence = Occurrence::new(event, &decision.actor);
         occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
@@ -396,6 +396,54 @@ impl Store {
         self.nudge().task_changed(id);
         Ok(after.map_or(Resolved::Missing, |after| Resolved::Done(Box::new(after))))
     }
+}
+
+/// Answers the open question of a locked task with the options that its worker recommends.
+pub(super) async fn assume(
+    transaction: &Transaction<'_>,
+    row: &TaskRow,
+) -> Result<Occurrence, Error> {
+    let mut occurrence = Occurrence::new(Event::AnswerAssumed, "policy");
+    let open = query_opt(
+        transaction,
+        "read an open question",
+        OPEN_ON,
+        &[&vec![row.id]],
+    )
+    .await?;
+    // Without an item the workflow refuses the event.
+    let Some(open) = open else {
+        return Ok(occurrence);
+    };
+    let SeenItem { item, .. } = SeenItem::try_from(&open)?;
+    let decision = Decision {
+        item: item.id.clone(),
+        revision: item.revision,
+        action: Choice::Answer,
+        text: String::new(),
+        answers: recommended(&item.questions),
+        attempts: 0,
+        budget_micros: 0,
+        actor: "policy".to_owned(),
+    };
+    let said = said(&decision);
+    close(transaction, row.id, Choice::Answer, &said, &decision.actor).await?;
+    let asked = questions(&item.questions);
+    note_words(transaction, row, &item, &asked, &decision, &said, true).await?;
+    occurrence.text = format!("nobody answered: went on with {said}");
+    occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
+    Ok(occurrence)
+}
+
+/// The first option of each question: what the worker recommends.
+fn recommended(questions: &Value) -> Vec<String> {
+    questions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|question| question["options"][0]["label"].as_str())
+        .map(|label| label.unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// What a decision is to the workflow; none when the gate does not take it.
@@ -461,14 +509,23 @@ async fn note_words(
     asked: &[&str],
     decision: &Decision,
     said: &str,
+    assumed: bool,
 ) -> Result<(), Error> {
     let actor = &decision.actor;
     if !decision.answers.is_empty() && asked.len() == decision.answers.len() {
         for (question, answer) in asked.iter().zip(&decision.answers) {
-            commands::insert_word(transaction, row.id, question, answer, actor).await?;
+            commands::insert_word(transaction, row.id, question, answer, actor, assumed).await?;
         }
         if !decision.text.is_empty() {
-            commands::insert_word(transaction, row.id, &item.title, &decision.text, actor).await?;
+            commands::insert_word(
+                transaction,
+                row.id,
+                &item.title,
+                &decision.text,
+                actor,
+                assumed,
+            )
+            .await?;
         }
     } else {
         let question = if asked.is_empty() {
@@ -476,7 +533,7 @@ async fn note_words(
         } else {
             asked.join("\n")
         };
-        commands::insert_word(transaction, row.id, &question, said, actor).await?;
+        commands::insert_word(transaction, row.id, &question, said, actor, assumed).await?;
     }
     // A worker that comes later has the words in its first prompt.
     if row.task.run != Run::Live {
@@ -487,6 +544,7 @@ async fn note_words(
             question_id: id.clone(),
             answers: decision.answers.clone(),
             text: decision.text.clone(),
+            assumed,
         },
         // The step begins again in the session that did not know what it missed.
         Gate::Stuck(Reason::NoChange) => Command::Say {

@@ -1,6 +1,7 @@
 //! The words that stand in the database for the workflow's values, each in one place.
 
-use mainloop_core::{Completion, Gate, Reason, Run, Stage};
+use jiff::Timestamp;
+use mainloop_core::{Completion, Gate, Reason, Run, Stage, Timer};
 
 /// `(gate, gate_ref)`.
 pub fn gate(gate: &Gate) -> (&'static str, Option<&str>) {
@@ -50,6 +51,28 @@ pub fn to_run(word: &str) -> Option<Run> {
     [Run::Idle, Run::Queued, Run::Starting, Run::Live]
         .into_iter()
         .find(|candidate| run(*candidate) == word)
+}
+
+/// A timer's word.
+pub fn timer(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Deadline(_) => "deadline",
+        Timer::Wait(_) => "wait",
+        Timer::Remind(_) => "remind",
+        Timer::Assume(_) => "assume",
+    }
+}
+
+/// The timer that a word stands for.
+pub fn to_timer(word: &str, at: Timestamp) -> Option<Timer> {
+    [
+        Timer::Deadline(at),
+        Timer::Wait(at),
+        Timer::Remind(at),
+        Timer::Assume(at),
+    ]
+    .into_iter()
+    .find(|candidate| timer(*candidate) == word)
 }
 
 /// A completion's word.

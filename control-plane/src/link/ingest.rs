@@ -355,6 +355,11 @@ fn question(asked: &QuestionAsked) -> Reading {
     let mut occurrence = Occurrence::new(
         Event::QuestionAsked {
             id: asked.question_id.clone(),
+            recommends: !asked.questions.is_empty()
+                && asked
+                    .questions
+                    .iter()
+                    .all(|question| !question.options.is_empty()),
         },
         "worker",
     );

@@ -439,10 +439,12 @@ impl Session {
                     question_id,
                     answers,
                     text,
+                    assumed,
                 } => command::What::Answer(AnswerCommand {
                     question_id,
                     answers,
                     text,
+                    assumed,
                 }),
             };
             self.send(Out::Command(Command {

@@ -94,11 +94,13 @@ fn newest(words: &[Word]) -> Vec<HumanWord> {
     let note = left_out.checked_sub(1).map(|last| HumanWord {
         question: String::new(),
         text: format!("({left_out} older messages are left out.)"),
+        assumed: false,
         time: Some(convert::timestamp(words[last].at)),
     });
     let said = words[left_out..].iter().map(|word| HumanWord {
         question: word.question.clone(),
         text: word.text.clone(),
+        assumed: word.assumed,
         time: Some(convert::timestamp(word.at)),
     });
     note.into_iter().chain(said).collect()
@@ -162,7 +164,7 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
     };
     Ok(Assignment {
         phase_version: task.task.phase_version,
-        deadline: task.timer_at.map(convert::timestamp),
+        deadline: task.timer.map(|timer| convert::timestamp(timer.at())),
         work: Some(work),
     })
 }
@@ -197,6 +199,7 @@ mod tests {
         let word = |second| Word {
             question: String::new(),
             text: format!("{second} {text}"),
+            assumed: false,
             at: Timestamp::from_second(second).unwrap(),
         };
         (0..count).map(word).collect()

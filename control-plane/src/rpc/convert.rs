@@ -189,6 +189,7 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
         },
         item.state == ItemState::Open,
     );
+    let workflow = &seen.task.task.task;
     let possible = if open { item.gate.choices() } else { &[] };
     v1::InboxItem {
         id: item.id.clone(),
@@ -230,6 +231,11 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             }
         }
         .into(),
+        reminded: open && workflow.asked.is_some_and(|asked| asked.reminded),
+        assume_time: workflow
+            .assumes_at(&seen.task.task.limits())
+            .filter(|_| open)
+            .map(timestamp),
     }
 }
 

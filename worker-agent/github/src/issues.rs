@@ -247,6 +247,22 @@ impl Client {
         }
     }
 
+    /// Our issue with `marker`; `None` where there is none.
+    pub async fn planning_issue(&self, marker: &Marker) -> Result<Option<IssueRef>> {
+        Ok(self.find_issue(marker).await?.map(RawIssue::into_ref))
+    }
+
+    /// Closes an issue as not planned.
+    pub async fn close_issue(&self, number: u64) -> Result<()> {
+        let operation = format!("close issue #{number} of {}", self.repo);
+        let path = self.path(&format!("/issues/{number}"));
+        let change = json!({ "state": "closed", "state_reason": "not_planned" });
+        self.transport
+            .send::<serde_json::Value>(&operation, Method::PATCH, &path, &change)
+            .await
+            .map(drop)
+    }
+
     /// By listing, since GitHub's search lags behind. The oldest wins where there are several,
     /// so that all callers agree.
     async fn find_issue(&self, marker: &Marker) -> Result<Option<RawIssue>> {

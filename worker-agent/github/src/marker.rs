@@ -23,6 +23,10 @@ pub enum Kind {
     Ready,
     /// A question or a blocker that waits for a person.
     Blocked,
+    /// Why an issue or a pull request was closed.
+    Closed,
+    /// Answers that policy assumed, since nobody gave one.
+    Assumed,
 }
 
 impl Kind {
@@ -33,6 +37,8 @@ impl Kind {
             Kind::Ci => "ci",
             Kind::Ready => "ready",
             Kind::Blocked => "blocked",
+            Kind::Closed => "closed",
+            Kind::Assumed => "assumed",
         }
     }
 }

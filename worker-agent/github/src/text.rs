@@ -215,6 +215,27 @@ pub fn blocked_comment(why: &str, task: &str) -> String {
     )
 }
 
+/// The comment that says why something is closed: `what` became of its task, such as `cancelled`.
+pub fn closed_comment(what: &str, task: &str) -> String {
+    format!("Closed: mainloop task `{}` was {}.", id(task), field(what))
+}
+
+/// The comment that marks answers which nobody gave: pairs of a question and what was assumed.
+pub fn assumed_comment<'a>(
+    assumed: impl IntoIterator<Item = (&'a str, &'a str)>,
+    task: &str,
+) -> String {
+    let mut out =
+        "**Assumed.** Nobody answered these questions in time, and policy went on with what was \
+                   recommended:\n"
+            .to_owned();
+    for (question, answer) in assumed {
+        let _ = write!(out, "\n{}\n\nAssumed: {}\n", quote(question), field(answer));
+    }
+    let _ = write!(out, "\nmainloop task `{}`.", id(task));
+    out
+}
+
 /// A field that somebody else wrote.
 fn field(text: &str) -> String {
     neutralise(&bound(text.trim(), FIELD_LIMIT))

@@ -222,7 +222,6 @@ impl Transport {
     }
 
     /// Deletes, once.
-    #[cfg(feature = "app")]
     pub(crate) async fn delete(&self, operation: &str, path: &str) -> Result<()> {
         let path = format!("{}{path}", self.0.rest);
         self.once(operation, Method::DELETE, &path, None, None)

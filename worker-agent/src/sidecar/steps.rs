@@ -119,9 +119,35 @@ impl Worker {
                 .map(|word| prompts::Answered {
                     question: word.question.clone(),
                     answer: word.text.clone(),
+                    assumed: word.assumed,
                 })
                 .collect(),
         })
+    }
+
+    /// Marks on the issue and on the pull request what policy assumed because nobody answered.
+    async fn tell_assumed(&self) -> Result<(), Failure> {
+        let assumed: Vec<(&str, &str)> = self
+            .words
+            .iter()
+            .filter(|word| word.assumed)
+            .map(|word| (word.question.as_str(), word.text.as_str()))
+            .collect();
+        if assumed.is_empty() {
+            return Ok(());
+        }
+        let body = text::assumed_comment(assumed, &self.task.short_id);
+        let marker = self.marker(MarkerKind::Assumed);
+        for link in [&self.task.issue, &self.task.pull_request] {
+            let number = link.as_ref().map(|link| u64::try_from(link.number));
+            if let Some(Ok(number)) = number
+                && number > 0
+            {
+                self.link.writable().await;
+                self.github.ensure_comment(number, &marker, &body).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What to report where somebody else pushed to the pull request. Its head is told a moment late after each push,

@@ -30,7 +30,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-pub(crate) use self::claude::{PlanKeeper, Talk};
+pub(crate) use self::claude::{Conversation, PlanKeeper, Talk};
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::repository::fuzzing;
@@ -46,6 +46,11 @@ use super::{
 const HANDED_OVER: Duration = Duration::from_secs(15);
 /// How long milestones may take to become durable at the end.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// The part of the budget that a last turn may cost beyond it, as a divisor.
+const LAST_TURN_SHARE: u64 = 20;
+/// What it may cost at the least, in millionths of a US dollar.
+const LAST_TURN_MICROS: u64 = 20_000;
 
 /// Why a sidecar ended without having been asked to.
 #[derive(Debug, Error)]
@@ -297,13 +302,16 @@ impl Worker {
             Some(What::Say(say)) => self.words.push(HumanWord {
                 question: String::new(),
                 text: say.text,
+                assumed: false,
                 time: Some(link::now()),
             }),
             // The answer to a question of a turn that is over.
             Some(What::Answer(answer)) => {
+                let assumed = answer.assumed;
                 self.words.push(HumanWord {
                     question: String::new(),
                     text: claude::replies(answer, 1).join("; "),
+                    assumed,
                     time: Some(link::now()),
                 });
             }
@@ -432,6 +440,13 @@ impl Worker {
             "{share}% of this task's budget is spent. Come to the point: commit what is done, leave out what is not needed, \
              and finish with a summary of what is left."
         ))
+    }
+
+    /// Lets the model cost a little more than the budget, for one last turn.
+    pub(crate) fn allow_a_last_turn(&self) {
+        let budget = u64::try_from(self.task.budget_micros).unwrap_or(0);
+        self.host
+            .allow_micros((budget / LAST_TURN_SHARE).max(LAST_TURN_MICROS));
     }
 
     /// Takes what the proxies saw and nobody has read yet.

@@ -53,6 +53,13 @@ fn broke(reason: Reason) -> Failure {
     }
 }
 
+fn question(id: &str) -> Event {
+    Event::QuestionAsked {
+        id: id.into(),
+        recommends: true,
+    }
+}
+
 fn failed(sha: &str, signature: &str) -> Event {
     Event::CiFailed {
         sha: sha.into(),
@@ -205,13 +212,105 @@ fn a_worker_that_goes_on_without_an_answer_takes_its_question_back() {
         Event::Confirmed,
         Event::Claimed,
         Event::AttemptConnected,
-        Event::QuestionAsked { id: "q1".into() },
+        question("q1"),
     ]);
-    let again = Event::QuestionAsked { id: "q2".into() };
+    let again = question("q2");
     for event in [plan, Event::NothingToChange, again] {
         let after = next(&asked, &event, at(0), &Limits::default()).unwrap();
         assert!(after.wants.contains(&Want::WithdrawItem), "{event:?}");
     }
+}
+
+#[test]
+fn who_is_asked_is_reminded_once_and_policy_may_answer_for_them() {
+    let asked = run(&[
+        Event::Confirmed,
+        Event::Claimed,
+        Event::AttemptConnected,
+        question("q1"),
+    ]);
+    let waits = Limits {
+        remind: SignedDuration::from_secs(60),
+        assume: SignedDuration::from_secs(30),
+        ..Limits::default()
+    };
+    let assumes = Limits {
+        unanswered: Unanswered::Assume,
+        ..waits.clone()
+    };
+    let timer = |transition: &Transition| {
+        transition.wants.iter().find_map(|want| match want {
+            Want::SetTimer(timer) => Some(*timer),
+            _ => None,
+        })
+    };
+    for (limits, then) in [(&waits, None), (&assumes, Some(Timer::Assume(at(90))))] {
+        let reminded = next(&asked, &Event::Reminded, at(60), limits).unwrap();
+        assert_eq!(timer(&reminded), Some(then));
+        assert!(next(&reminded.task, &Event::Reminded, at(61), limits).is_err());
+        let answer = next(&reminded.task, &Event::AnswerAssumed, at(90), limits);
+        assert_eq!(answer.is_ok(), then.is_some(), "{answer:?}");
+    }
+    // The answer goes to the worker that asked, in the middle of its step.
+    let assumed = next(&asked, &Event::AnswerAssumed, at(90), &assumes).unwrap();
+    assert_eq!(assumed.task.wait, Wait::None);
+    assert_eq!(assumed.task.phase_version, asked.phase_version);
+    assert!(assumed.wants.contains(&Want::WithdrawItem));
+
+    let open_ended = Event::QuestionAsked {
+        id: "q2".into(),
+        recommends: false,
+    };
+    let without = next(&asked, &open_ended, at(0), &assumes).unwrap();
+    assert_eq!(timer(&without), Some(Some(Timer::Remind(at(60)))));
+    assert!(next(&without.task, &Event::AnswerAssumed, at(90), &assumes).is_err());
+
+    let never = Limits {
+        remind: SignedDuration::ZERO,
+        ..waits
+    };
+    let silent = next(&asked, &question("q3"), at(5), &never).unwrap();
+    assert_eq!(timer(&silent), Some(None));
+}
+
+#[test]
+fn workers_time_is_counted_without_the_time_that_a_person_takes() {
+    let limits = Limits {
+        task: SignedDuration::from_secs(100),
+        ..Limits::default()
+    };
+    let mut task = Task::proposed();
+    let mut last = None;
+    for (second, event) in [
+        (0, Event::Confirmed),
+        (10, Event::Claimed),
+        (20, Event::AttemptConnected),
+        (50, question("q1")),
+        (5000, Event::Answered),
+        (5030, Event::Suspended),
+        (9000, Event::WaitElapsed),
+        (9000, Event::Claimed),
+    ] {
+        let transition = next(&task, &event, at(second), &limits).unwrap();
+        task = transition.task;
+        last = transition.wants.iter().find_map(|want| match want {
+            Want::SetTimer(timer) => *timer,
+            _ => None,
+        });
+    }
+    // The answer is a human word: the count began anew at 5000.
+    assert_eq!(task.worked, SignedDuration::from_secs(30));
+    assert_eq!(last, Some(Timer::Deadline(at(9070))));
+    let over = next(&task, &Event::DeadlinePassed, at(9070), &limits).unwrap();
+    assert_eq!(
+        over.task.wait,
+        Wait::Human(Gate::Stuck(Reason::TaskDeadline))
+    );
+    let again = next(&over.task, &Event::RetryRequested, at(9999), &limits).unwrap();
+    assert_eq!(
+        (again.task.run, again.task.worked),
+        (Run::Queued, SignedDuration::ZERO)
+    );
 }
 
 #[test]
@@ -468,6 +567,8 @@ fn event() -> impl Strategy<Value = Event> {
             Event::PlanRejected,
             Event::PlanRevised,
             Event::Answered,
+            Event::AnswerAssumed,
+            Event::Reminded,
             Event::UncheckedAccepted,
             Event::MoreAttempts { count: 2 },
             Event::StartedAfresh,
@@ -480,7 +581,7 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Suspended,
             Event::DeadlinePassed,
             Event::NothingToChange,
-            Event::QuestionAsked { id: "q".into() },
+            question("q"),
             Event::BlockerReported { id: "b".into() },
             Event::PullMerged,
             Event::PullClosed,
@@ -561,6 +662,10 @@ proptest! {
             if to == P::Ready {
                 prop_assert!(task.head.is_some() && task.head == task.green);
             }
+            prop_assert_eq!(
+                task.asked.is_some(),
+                matches!(task.wait, Wait::Human(_)) && task.phase != Phase::Proposed
+            );
             if task.run == Run::Live && step(&task).is_some() && !matches!(task.wait, Wait::Human(_)) {
                 prop_assert!(timer.is_some(), "a step without a deadline: {task:?}");
             }
@@ -584,6 +689,8 @@ fn alphabet() -> Vec<Event> {
         Event::PlanRejected,
         Event::PlanRevised,
         Event::Answered,
+        Event::AnswerAssumed,
+        Event::Reminded,
         Event::UncheckedAccepted,
         Event::MoreAttempts { count: 1 },
         Event::StartedAfresh,
@@ -603,7 +710,7 @@ fn alphabet() -> Vec<Event> {
             hash: "h1".into(),
         },
         Event::NothingToChange,
-        Event::QuestionAsked { id: "q".into() },
+        question("q"),
         Event::BlockerReported { id: "b".into() },
         Event::PullOpened { number: 7 },
         Event::WorkFinished { changed: true },

@@ -1,9 +1,9 @@
 //! What is wanted done about a transition: the difference between two states of a task, as desired state.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Timer, Want, step};
-use crate::{Event, Gate, Limits, Run, Task, Wait};
+use crate::{Event, Gate, Limits, Phase, Run, Task, Wait, limits::later};
 
 /// What of the desired state differs between two states of a task.
 pub(super) fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits) -> Vec<Want> {
@@ -23,11 +23,18 @@ pub(super) fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits
         }
     }
     let moved = before.phase_version != after.phase_version;
-    if moved || before.run != after.run || before.wait != after.wait {
+    if moved || before.run != after.run || before.wait != after.wait || before.asked != after.asked
+    {
         wants.push(Want::SetTimer(timer(after, now, limits)));
     }
     if moved && after.run == Run::Live {
         wants.push(Want::Assign);
+    }
+    if before.phase != after.phase
+        && before.phase != Phase::Proposed
+        && matches!(after.phase, Phase::Cancelled | Phase::Declined)
+    {
+        wants.push(Want::Tidy);
     }
     match (is_watched(before), is_watched(after)) {
         (false, true) => wants.push(Want::WatchPull),
@@ -63,11 +70,29 @@ pub(super) fn is_watched(task: &Task) -> bool {
 }
 
 fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {
-    let after = |limit| now.checked_add(limit).unwrap_or(Timestamp::MAX);
     match (&task.wait, task.run) {
         (Wait::Until { at, .. }, _) => Some(Timer::Wait(*at)),
-        (Wait::Human(_), _) | (_, Run::Idle | Run::Queued) => None,
-        (_, Run::Starting) => Some(Timer::Deadline(after(limits.start))),
-        (_, Run::Live) => step(task).map(|step| Timer::Deadline(after(limits.of(step)))),
+        (Wait::Human(_), _) => unanswered(task, limits),
+        (_, Run::Idle | Run::Queued) => None,
+        (_, run) => {
+            let limit = if run == Run::Starting {
+                limits.start
+            } else {
+                limits.of(step(task)?)
+            };
+            Some(Timer::Deadline(later(
+                now,
+                limit.min(limits.task - task.worked),
+            )))
+        }
     }
+}
+
+/// What happens when a person does not answer.
+fn unanswered(task: &Task, limits: &Limits) -> Option<Timer> {
+    let asked = task.asked?;
+    if !asked.reminded && limits.remind > SignedDuration::ZERO {
+        return Some(Timer::Remind(later(asked.at, limits.remind)));
+    }
+    task.assumes_at(limits).map(Timer::Assume)
 }

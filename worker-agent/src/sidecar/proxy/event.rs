@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(events.recv().await, None);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn spending_is_read_a_moment_later_and_at_the_end_at_once() {
         let spend = |total_micros| Event::Spend {
             total_micros,

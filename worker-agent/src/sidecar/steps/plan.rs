@@ -117,6 +117,7 @@ impl PlanKeeper for Keeper {
         let plan = plan.replace('\0', "\u{fffd}");
         let stage = text::PlanStage::Proposed;
         let issue = write_plan(worker, &plan, self.revision, stage).await?;
+        worker.tell_assumed().await?;
         let fact = PlanReady {
             hash: hash(&plan),
             text: plan,

@@ -10,8 +10,8 @@ use super::{Failure, plan};
 use crate::{
     channel::{Diffstat, Harness},
     sidecar::{
-        claude::{Mode, TurnEnd, prompts},
-        worker::{PlanKeeper, Talk, Worker},
+        claude::{FailureClass, Mode, TurnEnd, prompts},
+        worker::{Conversation, PlanKeeper, Talk, Worker},
     },
 };
 
@@ -59,6 +59,7 @@ pub(super) async fn fix_ci(
         task.answers.push(prompts::Answered {
             question: "CI kept failing; how to go on?".to_owned(),
             answer: work.guidance.clone(),
+            assumed: false,
         });
     }
     let (harness, _) = worker.work_tree().await?;
@@ -105,21 +106,50 @@ async fn turn(
     let end = worker
         .turn(&talk, &mut conversation, prompt, &mut NoPlan)
         .await;
+    let budget_is_spent = matches!(
+        end,
+        Ok(TurnEnd::Failed {
+            class: FailureClass::Budget,
+            ..
+        })
+    );
+    let last_words = if budget_is_spent {
+        Some(wrap_up(worker, &talk, &mut conversation).await)
+    } else {
+        None
+    };
     worker.hang_up(conversation).await;
-    match end? {
-        TurnEnd::Completed { text, .. } => Ok(text),
-        other => Err(worker.turn_failure(other)),
+    let failure = match end? {
+        TurnEnd::Completed { text, .. } => return Ok(text),
+        other => worker.turn_failure(other),
+    };
+    let Some(last_words) = last_words else {
+        return Err(failure);
+    };
+    Err(match publish(worker, version, harness).await {
+        Ok(()) => Failure {
+            message: format!("{}\n\n{last_words}", failure.message),
+            ..failure
+        },
+        Err(unpublished) => unpublished,
+    })
+}
+
+/// One short turn beyond the budget, to commit and to sum up. What a person reads of it.
+async fn wrap_up(worker: &mut Worker, talk: &Talk<'_>, conversation: &mut Conversation) -> String {
+    worker.note("the budget is spent: one last turn, to commit and to sum up".to_owned());
+    worker.allow_a_last_turn();
+    let prompt = prompts::wrap_up();
+    match worker.turn(talk, conversation, &prompt, &mut NoPlan).await {
+        Ok(TurnEnd::Completed { text, .. }) => {
+            format!("What is done is pushed. Claude's summary:\n\n{text}")
+        }
+        Ok(_) | Err(_) => "Claude did not come to sum up. What is done is pushed.".to_owned(),
     }
 }
 
-/// Publishes what the turn left, and reports the result.
-async fn finish(
-    worker: &mut Worker,
-    version: i64,
-    harness: &Harness,
-    before: Option<String>,
-    summary: String,
-) -> Result<(), Failure> {
+/// Publishes what the turn left: commits, branch and pull request.
+async fn publish(worker: &mut Worker, version: i64, harness: &Harness) -> Result<(), Failure> {
     worker.link.writable().await;
     worker.renew();
     let published = harness.publish(text::title(&worker.task.title)).await;
@@ -139,6 +169,18 @@ async fn finish(
     if worker.head.is_some() {
         worker.ensure_pull(version).await?;
     }
+    worker.tell_assumed().await
+}
+
+/// Publishes what the turn left, and reports the result.
+async fn finish(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    before: Option<String>,
+    summary: String,
+) -> Result<(), Failure> {
+    publish(worker, version, harness).await?;
     let diffstat = harness.diffstat().await.map_err(Failure::git)?;
     worker.task.summary.clone_from(&summary);
     let fact = WorkFinished {

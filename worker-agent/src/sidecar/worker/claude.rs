@@ -36,6 +36,9 @@ const MAX_ASKED: u32 = 64;
 const ASKED_ENOUGH: &str =
     "Nobody can be asked any more: there were too many questions. Decide yourself.";
 
+/// What follows an answer that nobody gave.
+const ASSUMED: &str = " (Nobody answered in time: this is what you recommend. Go on with it.)";
+
 /// Takes the plan that a turn comes up with.
 pub(crate) trait PlanKeeper {
     /// Stores it, so that it is durable when this returns.
@@ -454,13 +457,20 @@ impl Worker {
                     self.keep(command);
                     return;
                 };
-                let replies = replies(answer, asked.questions.len());
+                let assumed = answer.assumed;
+                let mut replies = replies(answer, asked.questions.len());
                 for (question, reply) in asked.questions.iter().zip(&replies) {
                     self.words.push(mainloop_proto::v1::HumanWord {
                         question: question.clone(),
                         text: reply.clone(),
+                        assumed,
                         time: Some(crate::sidecar::link::now()),
                     });
+                }
+                if assumed {
+                    for reply in &mut replies {
+                        reply.push_str(ASSUMED);
+                    }
                 }
                 // An error means that Claude no longer waits; the words are in the next prompt.
                 let _ = handle
@@ -667,6 +677,7 @@ mod tests {
         let replies = |answers: &[&str], text: &str, questions| {
             let answer = AnswerCommand {
                 question_id: String::new(),
+                assumed: false,
                 answers: answers.iter().map(ToString::to_string).collect(),
                 text: text.to_owned(),
             };

@@ -191,6 +191,11 @@ impl Host {
         self.proxy.meter().spent_micros()
     }
 
+    /// Lets the model cost so much more than the budget says.
+    pub(super) fn allow_micros(&self, micros: u64) {
+        self.proxy.meter().allow(micros);
+    }
+
     /// The Claude Code CLI as the harness sees it.
     pub(super) fn claude_program(&self) -> Option<String> {
         self.sandbox.claude_program()
