@@ -154,6 +154,17 @@ async fn in_the_work_and_after_it_it_ends_the_worker() -> Result<()> {
     world.end().await
 }
 
+/// Waits until what it left is closed.
+async fn tidied(task: &Task) -> Result<()> {
+    task.wait("what it left to be closed", |view| {
+        view.events
+            .iter()
+            .find(|event| event.kind == "tidied")
+            .map(|_| ())
+    })
+    .await
+}
+
 /// Whether the task's pull request, its issue and its branch are still there.
 fn left(world: &World, task: &Task) -> [bool; 3] {
     let task = task.now();
@@ -189,13 +200,13 @@ async fn what_it_leaves_at_the_code_host_is_closed_as_policy_says() -> Result<()
             .github()
             .fault(Fault::new("PATCH", "/pulls/", FaultKind::Status(503)));
         cancelled(&world, &task).await?;
-        task.expect_event("tidied").await?;
+        tidied(&task).await?;
         assert_eq!(left(&world, &task), pull_issue_branch, "{policy}");
 
         let declined = world.submit(&repo, "Teach it once more.").await?;
         declined.reject().await?;
         declined.expect_state(TaskState::Declined).await?;
-        declined.expect_event("tidied").await?;
+        tidied(&declined).await?;
         assert_eq!(left(&world, &declined), [false; 3], "{policy}");
         world.end().await?;
     }
