@@ -194,6 +194,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             if let Some(Tokens::Minted(mint)) = &tokens {
                 mint.revoke_all().await;
             }
+            store.close();
             if let Some(server) = server
                 && let Err(error) = server.stop().await
             {

@@ -85,6 +85,11 @@ impl Error {
         move |source| Self::Postgres { what, source }
     }
 
+    /// Whether the database's disk has no room: nothing was stored, and nothing is lost.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Postgres { source, .. } if source.code() == Some(&SqlState::DISK_FULL))
+    }
+
     /// Whether the whole transaction may simply be run again.
     pub fn is_transient(&self) -> bool {
         match self {
