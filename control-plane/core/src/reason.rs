@@ -179,6 +179,8 @@ const UNCHECKED: &[Choice] = &[
     Choice::TakeOver,
     Choice::Reject,
 ];
+/// What a person has to allow.
+const LEAVE: &[Choice] = &[Choice::Approve, Choice::Revise, Choice::Reject];
 /// Money.
 const MONEY: &[Choice] = &[
     Choice::TopUp,
@@ -281,6 +283,18 @@ reasons! {
         "Push of workflow files refused"
         "The change touches .github/workflows, and the token may not push such files."
         "Give the token the scope `workflow`, or take the branch over and push it yourself.",
+    WorkflowChange "workflow_change" Ask LEAVE
+        "Change of CI definitions"
+        "The worker wants to push a change of what GitHub Actions runs, which may use the repository's secrets. Nothing of it is on GitHub yet."
+        "Read the change: approve to let exactly this pass, or say what to do instead; another change asks again.",
+    WorkflowRefused "workflow_refused" Ask STEER
+        "Change of CI definitions refused"
+        "Policy lets no worker change what GitHub Actions runs, and the worker did not undo such a change when told."
+        "Say how to do without it, or take the branch over. `workflow_files` in the policy decides.",
+    RepositoryTooLarge "repository_too_large" Ask MEND
+        "Repository too large"
+        "The repository is larger than policy lets workers clone."
+        "Raise `max_repository_mib` in the policy, start the plane anew and create the task again; or take it over by hand.",
     RepositoryAbsent "repository_absent" Ask MEND
         "Repository not found"
         "GitHub knows no such repository, or the token does not see it."
@@ -389,6 +403,7 @@ impl Reason {
                 | Self::WorkerLost
                 | Self::StartDeadline
                 | Self::StepDeadline
+                | Self::WorkflowChange
                 | Self::GivenUp
         )
     }

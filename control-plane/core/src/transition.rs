@@ -49,6 +49,8 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::Answered, &[P::Implementing]),
     edge(&[P::Ci], E::Answered, &[P::Ci, P::FixingCi]),
     edge(&[P::FixingCi], E::Answered, &[P::FixingCi]),
+    edge(&[P::Implementing], E::ChangeAllowed, &[P::Implementing]),
+    edge(&[P::FixingCi], E::ChangeAllowed, &[P::FixingCi]),
     edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
     edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
     edge(
@@ -121,6 +123,8 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Planning], E::BlockerReported, &[P::Planning]),
     edge(&[P::Implementing], E::BlockerReported, &[P::Implementing]),
     edge(&[P::FixingCi], E::BlockerReported, &[P::FixingCi]),
+    edge(&[P::Implementing], E::ChangeHeld, &[P::Implementing]),
+    edge(&[P::FixingCi], E::ChangeHeld, &[P::FixingCi]),
     edge(&[P::Implementing], E::BranchPushed, &[P::Implementing]),
     edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
     // Somebody else pushed.
@@ -267,7 +271,7 @@ pub fn next(
 /// Whether the same step begins again: another round of a phase is another assignment.
 fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
     match event {
-        Event::Answered => match &before.wait {
+        Event::Answered | Event::ChangeAllowed { .. } => match &before.wait {
             Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
             Wait::None | Wait::Ci | Wait::Until { .. } => true,
         },
@@ -309,13 +313,22 @@ fn apply(
                 Gate::Stuck(
                     Reason::CiLimit | Reason::SameFailure | Reason::NoFix | Reason::NoCi,
                 ) => Phase::FixingCi,
-                Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => task.phase.clone(),
+                Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => {
+                    task.phase.clone()
+                }
             };
             human_word(task);
             if phase == Phase::FixingCi && task.phase != Phase::FixingCi {
                 task.ci_attempts = 1;
             }
             resume(task, phase);
+        }
+        Event::ChangeAllowed { hash } => {
+            if task.wait != Wait::Human(Gate::Change(hash.clone())) {
+                return Err("no such change is asked about");
+            }
+            human_word(task);
+            resume(task, task.phase.clone());
         }
         Event::UncheckedAccepted => {
             if !matches!(
@@ -377,7 +390,7 @@ fn apply(
         Event::GivenUp => {
             if !matches!(
                 task.wait,
-                Wait::Human(Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_))
+                Wait::Human(Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_))
             ) {
                 return Err("nothing is asked");
             }
@@ -501,6 +514,10 @@ fn apply(
         Event::BlockerReported { id } => {
             live(task)?;
             task.wait = Wait::Human(Gate::Blocker(id.clone()));
+        }
+        Event::ChangeHeld { hash } => {
+            live(task)?;
+            task.wait = Wait::Human(Gate::Change(hash.clone()));
         }
         Event::BranchPushed { sha } => {
             live_or_asking(task)?;

@@ -77,6 +77,8 @@ pub enum Command {
         answers: Vec<String>,
         /// Free text.
         text: String,
+        /// A held push may pass.
+        approved: bool,
     },
 }
 
@@ -88,9 +90,12 @@ impl Command {
                 question_id,
                 answers,
                 text,
+                approved,
             } => (
                 "answer",
-                serde_json::json!({ "question_id": question_id, "answers": answers, "text": text }),
+                serde_json::json!({
+                    "question_id": question_id, "answers": answers, "text": text, "approved": approved,
+                }),
             ),
         }
     }
@@ -108,6 +113,7 @@ impl Command {
                     .map(str::to_owned)
                     .collect(),
                 text: text("text"),
+                approved: payload["approved"].as_bool().unwrap_or_default(),
             }
         } else {
             Self::Say { text: text("text") }

@@ -439,10 +439,12 @@ impl Session {
                     question_id,
                     answers,
                     text,
+                    approved,
                 } => command::What::Answer(AnswerCommand {
                     question_id,
                     answers,
                     text,
+                    approved,
                 }),
             };
             self.send(Out::Command(Command {

@@ -171,6 +171,7 @@ async fn an_answer_reaches_the_worker_and_every_later_prompt() {
             question_id: "q1".to_owned(),
             answers: vec!["left".to_owned()],
             text: String::new(),
+            approved: false,
         }]
     );
     assert_eq!(

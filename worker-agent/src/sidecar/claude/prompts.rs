@@ -170,6 +170,23 @@ pub fn unstick(why: &str) -> String {
     )
 }
 
+/// Hands on what a person said of a push that is held; their words are instructions.
+pub fn change_not_allowed(words: &str) -> String {
+    format!(
+        "Your commits change what GitHub Actions runs (.github/workflows or .github/actions), and such a push waits for a person. They saw the change and did not \
+         allow it as it is. They say:\n\n{words}\n\nDo what they say. Nothing of the change is on GitHub: where it is not wanted, undo it in a new commit. Then \
+         finish with a summary of the whole work of this step."
+    )
+}
+
+/// Says why commits do not pass, so that they are mended.
+pub fn push_refused(why: &str) -> String {
+    format!(
+        "Your commits could not be pushed: {why}.\n\nMend that. What is not pushed yet you may amend or rebase. Then finish with a summary of the whole work of this \
+         step."
+    )
+}
+
 struct Prompt<'a> {
     text: String,
     delimiter: &'a str,

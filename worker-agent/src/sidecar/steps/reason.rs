@@ -32,6 +32,7 @@ const GIT: &[(&str, Reason)] = &[
     ("gh013", Reason::BranchProtected),
     ("repository rule violations", Reason::BranchProtected),
     ("archived", Reason::RepositoryArchived),
+    ("could not be asked what the push changes", Reason::GithubUnavailable),
     ("hook declined", Reason::PushRejected),
     ("remote rejected", Reason::PushRejected),
     ("repository not found", Reason::RepositoryAbsent),
@@ -88,6 +89,10 @@ mod tests {
                 Reason::RepositoryAbsent,
             ),
             ("fatal: write error: No space left on device", Reason::Disk),
+            (
+                "! [remote rejected] x -> x (mainloop: the code host could not be asked what the push changes, try again: no answer)",
+                Reason::GithubUnavailable,
+            ),
             ("fatal: early EOF", Reason::Git),
         ] {
             assert_eq!(of_git(message), reason, "{message}");

@@ -11,9 +11,13 @@ use crate::{
     channel::{Diffstat, Harness},
     sidecar::{
         claude::{Mode, TurnEnd, prompts},
-        worker::{PlanKeeper, Talk, Worker},
+        proxy::Refusal,
+        worker::{Leave, PlanKeeper, Talk, Worker},
     },
 };
+
+/// How often Claude is told why its push does not pass before a person is.
+const TOLD: u32 = 2;
 
 pub(super) async fn implement(
     worker: &mut Worker,
@@ -112,6 +116,47 @@ async fn turn(
     }
 }
 
+/// Pushes what the turn left. Where the push does not pass as it is, a person or Claude is asked. The last words of the
+/// last turn.
+async fn publish(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    mut summary: String,
+) -> Result<String, Failure> {
+    let mut told = 0;
+    loop {
+        worker.link.writable().await;
+        worker.renew();
+        let published = harness.publish(text::title(&worker.task.title)).await;
+        worker.drain_proxy_events(version);
+        let Err(error) = published else {
+            return Ok(summary);
+        };
+        let prompt = match worker.take_refusal() {
+            None => return Err(Failure::git(error)),
+            Some(Refusal::Held(held)) => {
+                harness.auto_push(false).await.map_err(Failure::git)?;
+                match worker.ask_leave(version, held).await {
+                    Leave::Given => continue,
+                    Leave::NotGiven(words) => prompts::change_not_allowed(&words),
+                }
+            }
+            Some(Refusal::Definitions(why) | Refusal::Message(why)) if told < TOLD => {
+                told += 1;
+                prompts::push_refused(&why)
+            }
+            Some(Refusal::Definitions(why)) => {
+                return Err(Failure::new(FailureReason::WorkflowRefused, why));
+            }
+            Some(Refusal::Message(why) | Refusal::Unreadable(why)) => {
+                return Err(Failure::new(FailureReason::PushRejected, why));
+            }
+        };
+        summary = turn(worker, version, harness, &prompt).await?;
+    }
+}
+
 /// Publishes what the turn left, and reports the result.
 async fn finish(
     worker: &mut Worker,
@@ -120,11 +165,7 @@ async fn finish(
     before: Option<String>,
     summary: String,
 ) -> Result<(), Failure> {
-    worker.link.writable().await;
-    worker.renew();
-    let published = harness.publish(text::title(&worker.task.title)).await;
-    worker.drain_proxy_events(version);
-    published.map_err(Failure::git)?;
+    let summary = publish(worker, version, harness, summary).await?;
     harness.auto_push(false).await.map_err(Failure::git)?;
     worker.refuse_pushes();
     // A push of an attempt that died before it could report is seen here, at the code host.

@@ -669,6 +669,7 @@ mod tests {
                 question_id: String::new(),
                 answers: answers.iter().map(ToString::to_string).collect(),
                 text: text.to_owned(),
+                approved: false,
             };
             super::replies(answer, questions)
         };

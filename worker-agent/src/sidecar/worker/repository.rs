@@ -163,6 +163,9 @@ impl Worker {
             setup: wishes.setup,
             is_set_up: false,
         };
+        if let Some(screen) = self.host.screen() {
+            screen.set_base(&base.branch, &base.sha);
+        }
         self.base = Some(base.clone());
         Ok(base)
     }
