@@ -390,7 +390,9 @@ fn apply(
         Event::GivenUp => {
             if !matches!(
                 task.wait,
-                Wait::Human(Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_))
+                Wait::Human(
+                    Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_)
+                )
             ) {
                 return Err("nothing is asked");
             }

@@ -481,8 +481,14 @@ async fn allow_change(
         commands::insert(transaction, row.id, Uuid::now_v7(), &command).await?;
     } else {
         let text = format!("Yes, exactly this. {}", decision.text);
-        commands::insert_word(transaction, row.id, &item.body, text.trim(), &decision.actor)
-            .await?;
+        commands::insert_word(
+            transaction,
+            row.id,
+            &item.body,
+            text.trim(),
+            &decision.actor,
+        )
+        .await?;
     }
     Ok(())
 }

@@ -185,9 +185,7 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             Gate::Spawn => v1::InboxItemKind::Spawn,
             Gate::Plan => v1::InboxItemKind::Plan,
             Gate::Question(_) => v1::InboxItemKind::Question,
-            Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => {
-                v1::InboxItemKind::Blocker
-            },
+            Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => v1::InboxItemKind::Blocker,
         },
         item.state == ItemState::Open,
     );

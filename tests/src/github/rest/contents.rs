@@ -102,7 +102,11 @@ pub(super) fn blob(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
     let repo = site.need_repo(&call.repo())?;
     let sha = call.param("file_sha");
     let bytes = git::object(&repo.dir, "blob", sha).ok_or_else(Problem::not_found)?;
-    let url = format!("{}/repos/{}/git/blobs/{sha}", render::api(site), repo.full_name());
+    let url = format!(
+        "{}/repos/{}/git/blobs/{sha}",
+        render::api(site),
+        repo.full_name()
+    );
     Ok(Reply::ok(json!({
         "sha": sha, "node_id": format!("B_kwDO{sha}"), "size": bytes.len(), "url": url,
         "content": wrapped(&bytes), "encoding": "base64",

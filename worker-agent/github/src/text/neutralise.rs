@@ -98,7 +98,9 @@ pub fn commit_effect(commit: &str) -> Option<String> {
     let mut before = "";
     for line in message.split('\n') {
         if let Some(at) = effects(line, before).first() {
-            let from = line[..*at].rfind(char::is_whitespace).map_or(0, |at| at + 1);
+            let from = line[..*at]
+                .rfind(char::is_whitespace)
+                .map_or(0, |at| at + 1);
             let word: String = line[from..]
                 .split_whitespace()
                 .next()

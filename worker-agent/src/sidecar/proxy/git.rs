@@ -41,8 +41,8 @@ use url::Url;
 
 use self::commands::{Command, Head};
 use self::report::{Outcome, Report};
-pub use self::screen::{HeldChange, Refusal, Screen, WorkflowFiles};
 use self::screen::Trouble;
+pub use self::screen::{HeldChange, Refusal, Screen, WorkflowFiles};
 use self::spool::Spool;
 use super::body::{Body, BodyError, full, strip_hop_by_hop, text};
 use super::event::{Event, Sink, clip};

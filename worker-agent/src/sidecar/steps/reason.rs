@@ -32,7 +32,10 @@ const GIT: &[(&str, Reason)] = &[
     ("gh013", Reason::BranchProtected),
     ("repository rule violations", Reason::BranchProtected),
     ("archived", Reason::RepositoryArchived),
-    ("could not be asked what the push changes", Reason::GithubUnavailable),
+    (
+        "could not be asked what the push changes",
+        Reason::GithubUnavailable,
+    ),
     ("hook declined", Reason::PushRejected),
     ("remote rejected", Reason::PushRejected),
     ("repository not found", Reason::RepositoryAbsent),

@@ -183,10 +183,7 @@ fn name(kind: Kind, size: u64) -> Context {
 
 fn finish(hash: Context) -> Oid {
     let digest = hash.finish();
-    digest
-        .as_ref()
-        .try_into()
-        .expect("SHA-1 has twenty bytes")
+    digest.as_ref().try_into().expect("SHA-1 has twenty bytes")
 }
 
 /// What is at a place of the pack.
@@ -548,11 +545,7 @@ fn patched(base: &[u8], delta: &[u8]) -> Result<Vec<u8>, Error> {
         }
         out.extend_from_slice(piece);
     }
-    if out.len() == to {
-        Ok(out)
-    } else {
-        Err(WRONG)
-    }
+    if out.len() == to { Ok(out) } else { Err(WRONG) }
 }
 
 /// Counts what was read.

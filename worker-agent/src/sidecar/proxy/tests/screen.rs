@@ -66,7 +66,9 @@ async fn tree(bare: &Path, sha: &str) -> Result<Json<Value>, http::StatusCode> {
             json!({"path": name, "mode": head[0], "type": head[1], "sha": head[2]})
         })
         .collect();
-    Ok(Json(json!({"sha": sha, "truncated": false, "tree": entries})))
+    Ok(Json(
+        json!({"sha": sha, "truncated": false, "tree": entries}),
+    ))
 }
 
 impl Ground {
@@ -148,7 +150,11 @@ impl Ground {
 
     /// The branch as it was, here and on the server.
     async fn again(&self) {
-        run(&self.bare, &["update-ref", "-d", "refs/heads/mainloop/task"]).await;
+        run(
+            &self.bare,
+            &["update-ref", "-d", "refs/heads/mainloop/task"],
+        )
+        .await;
         self.sh(&format!(
             "git checkout -qf mainloop/task && git reset -q --hard {} && git clean -qfdx && git fetch -q --prune origin",
             self.base
@@ -185,25 +191,82 @@ impl Ground {
 async fn every_way_to_change_what_runs_is_held() {
     let ground = Ground::new(g::WorkflowFiles::Ask).await;
     for (name, script) in [
-        ("an edit", "echo x >> .github/workflows/ci.yml && git commit -qam x"),
-        ("a new one", "echo x > .github/workflows/b.yml && git add -A && git commit -qm x"),
-        ("one in a folder", "mkdir -p .github/workflows/a && echo x > .github/workflows/a/b.yml && git add -A && git commit -qm x"),
-        ("deleted", "git rm -q .github/workflows/ci.yml && git commit -qm x"),
-        ("moved in", "git mv readme .github/workflows/readme.yml && git commit -qm x"),
-        ("moved out", "git mv .github/workflows/ci.yml old.yml && git commit -qm x"),
-        ("executable", "git update-index --chmod=+x .github/workflows/ci.yml && git commit -qm x"),
-        ("an action", "mkdir -p .github/actions/a && echo x > .github/actions/a/action.yml && git add -A && git commit -qm x"),
-        ("a link in the folder", "rm .github/workflows/ci.yml && ln -s ../../readme .github/workflows/ci.yml && git add -A && git commit -qm x"),
-        ("a linked folder", "git mv .github/workflows evil && ln -s ../evil .github/workflows && git add -A && git commit -qm x"),
-        ("a linked root", "git mv .github evil && ln -s evil .github && git add -A && git commit -qm x"),
-        ("a submodule in its place", "git rm -qr .github && git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),.github && git commit -qm x"),
-        ("another case", "mkdir -p .GitHub/Workflows && echo x > .GitHub/Workflows/b.yml && git add -A && git commit -qm x"),
-        ("another case inside", "mkdir -p .github/WORKFLOWS && echo x > .github/WORKFLOWS/b.yml && git add -A && git commit -qm x"),
-        ("a trailing dot", "mkdir -p .github./workflows && echo x > .github./workflows/b.yml && git add -A && git commit -qm x"),
-        ("a merge", "git checkout -qb side && echo x >> .github/workflows/ci.yml && git commit -qam x && git checkout -q mainloop/task && git merge -q --no-ff -m merge side && git branch -D side"),
-        ("a merge that is not what its parents are", "git checkout -qb side && echo y > y && git add y && git commit -qm y && git checkout -q mainloop/task && git merge -q --no-ff --no-commit side && echo x >> .github/workflows/ci.yml && git add -A && git commit -qm merge && git branch -D side"),
-        ("without a parent", "git checkout -q --orphan lone && echo x >> .github/workflows/ci.yml && git add -A && git commit -qm x && git branch -M mainloop/task"),
-        ("behind a change that is none", "echo x >> .github/workflows/ci.yml && git commit -qam x && echo y > y && git add y && git commit -qm y"),
+        (
+            "an edit",
+            "echo x >> .github/workflows/ci.yml && git commit -qam x",
+        ),
+        (
+            "a new one",
+            "echo x > .github/workflows/b.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "one in a folder",
+            "mkdir -p .github/workflows/a && echo x > .github/workflows/a/b.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "deleted",
+            "git rm -q .github/workflows/ci.yml && git commit -qm x",
+        ),
+        (
+            "moved in",
+            "git mv readme .github/workflows/readme.yml && git commit -qm x",
+        ),
+        (
+            "moved out",
+            "git mv .github/workflows/ci.yml old.yml && git commit -qm x",
+        ),
+        (
+            "executable",
+            "git update-index --chmod=+x .github/workflows/ci.yml && git commit -qm x",
+        ),
+        (
+            "an action",
+            "mkdir -p .github/actions/a && echo x > .github/actions/a/action.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "a link in the folder",
+            "rm .github/workflows/ci.yml && ln -s ../../readme .github/workflows/ci.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "a linked folder",
+            "git mv .github/workflows evil && ln -s ../evil .github/workflows && git add -A && git commit -qm x",
+        ),
+        (
+            "a linked root",
+            "git mv .github evil && ln -s evil .github && git add -A && git commit -qm x",
+        ),
+        (
+            "a submodule in its place",
+            "git rm -qr .github && git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),.github && git commit -qm x",
+        ),
+        (
+            "another case",
+            "mkdir -p .GitHub/Workflows && echo x > .GitHub/Workflows/b.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "another case inside",
+            "mkdir -p .github/WORKFLOWS && echo x > .github/WORKFLOWS/b.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "a trailing dot",
+            "mkdir -p .github./workflows && echo x > .github./workflows/b.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "a merge",
+            "git checkout -qb side && echo x >> .github/workflows/ci.yml && git commit -qam x && git checkout -q mainloop/task && git merge -q --no-ff -m merge side && git branch -D side",
+        ),
+        (
+            "a merge that is not what its parents are",
+            "git checkout -qb side && echo y > y && git add y && git commit -qm y && git checkout -q mainloop/task && git merge -q --no-ff --no-commit side && echo x >> .github/workflows/ci.yml && git add -A && git commit -qm merge && git branch -D side",
+        ),
+        (
+            "without a parent",
+            "git checkout -q --orphan lone && echo x >> .github/workflows/ci.yml && git add -A && git commit -qm x && git branch -M mainloop/task",
+        ),
+        (
+            "behind a change that is none",
+            "echo x >> .github/workflows/ci.yml && git commit -qam x && echo y > y && git add y && git commit -qm y",
+        ),
         ("an older state of the base", "git reset -q --hard HEAD~2"),
     ] {
         ground.again().await;
@@ -243,11 +306,23 @@ async fn what_changes_nothing_that_runs_passes() {
     let ground = Ground::new(g::WorkflowFiles::Ask).await;
     for (name, script) in [
         ("a file", "echo x > x && git add -A && git commit -qm x"),
-        ("another file of the folder", "echo x > .github/CODEOWNERS && git add -A && git commit -qm x"),
-        ("a folder of that name elsewhere", "mkdir -p sub/.github/workflows && echo x > sub/.github/workflows/a.yml && git add -A && git commit -qm x"),
-        ("a change that is taken back", "echo x >> .github/workflows/ci.yml && git commit -qam x && git revert --no-edit HEAD"),
+        (
+            "another file of the folder",
+            "echo x > .github/CODEOWNERS && git add -A && git commit -qm x",
+        ),
+        (
+            "a folder of that name elsewhere",
+            "mkdir -p sub/.github/workflows && echo x > sub/.github/workflows/a.yml && git add -A && git commit -qm x",
+        ),
+        (
+            "a change that is taken back",
+            "echo x >> .github/workflows/ci.yml && git commit -qam x && git revert --no-edit HEAD",
+        ),
         ("no commit", "git commit -q --allow-empty -m x"),
-        ("many commits", "for n in $(seq 30); do echo $n > n && git add n && git commit -qm n; done"),
+        (
+            "many commits",
+            "for n in $(seq 30); do echo $n > n && git add n && git commit -qm n; done",
+        ),
     ] {
         ground.again().await;
         ground.sh(script).await;
@@ -289,7 +364,9 @@ async fn a_yes_is_for_exactly_what_was_seen() {
     let said = ground.push().await;
     assert!(ground.pushed().await, "{said}");
     // What is pushed is known from then on; what differs from it asks again.
-    ground.sh("echo y > y && git add y && git commit -qm y").await;
+    ground
+        .sh("echo y > y && git add y && git commit -qm y")
+        .await;
     ground.push().await;
     assert!(ground.pushed().await);
     ground
@@ -342,7 +419,9 @@ async fn a_commit_that_would_act_on_the_host_is_turned_away_with_its_name() {
 #[tokio::test]
 async fn a_push_that_cannot_be_read_is_refused() {
     let ground = Ground::new(g::WorkflowFiles::Ask).await;
-    ground.sh("echo x > x && git add x && git commit -qm x").await;
+    ground
+        .sh("echo x > x && git add x && git commit -qm x")
+        .await;
     let head = ok(&ground.work, &["rev-parse", "HEAD"]).await;
     for (pack, word) in [
         (&b"PACK\0\0\0\x02\0\0\0\x05"[..], "cannot be read"),

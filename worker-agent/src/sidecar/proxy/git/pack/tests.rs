@@ -53,10 +53,7 @@ fn history() -> tempfile::TempDir {
 
 /// All that is in the repository, and each commit, tree and small blob under its name.
 fn is_whole(dir: &Path, pack: &Pack) {
-    let listed = text(
-        dir,
-        &["cat-file", "--batch-check", "--batch-all-objects"],
-    );
+    let listed = text(dir, &["cat-file", "--batch-check", "--batch-all-objects"]);
     let mut commits = 0;
     for line in listed.lines() {
         let mut words = line.split(' ');
@@ -76,7 +73,11 @@ fn is_whole(dir: &Path, pack: &Pack) {
         let found = pack.get(&name, kind);
         assert_eq!(found.is_some(), small, "{line}");
         if let Some(found) = found {
-            assert_eq!(found, git(dir, &["cat-file", kind.word(), oid], b""), "{line}");
+            assert_eq!(
+                found,
+                git(dir, &["cat-file", kind.word(), oid], b""),
+                "{line}"
+            );
         }
     }
     assert_eq!(pack.commits().count(), commits);
@@ -129,10 +130,7 @@ fn a_pack_that_is_cut_or_goes_on_is_refused_and_none_is_empty() {
         assert!(Pack::read(&packed[..cut]).is_err(), "cut at {cut}");
     }
     let longer = [&packed[..], b"x"].concat();
-    assert!(matches!(
-        Pack::read(&longer[..]),
-        Err(Error::Malformed(_))
-    ));
+    assert!(matches!(Pack::read(&longer[..]), Err(Error::Malformed(_))));
     assert_eq!(Pack::read(&b""[..]).unwrap().commits().count(), 0);
 }
 

@@ -180,9 +180,7 @@ async fn content(screen: &Screen, pack: &Pack, side: Side) -> Result<Option<Stri
 
 /// The lines that differ, and whether these are all.
 fn shown(old: &str, new: &str, room: usize) -> (String, bool) {
-    let diff = TextDiff::configure()
-        .timeout(COMPARE)
-        .diff_lines(old, new);
+    let diff = TextDiff::configure().timeout(COMPARE).diff_lines(old, new);
     let diff = diff.unified_diff().context_radius(3).to_string();
     let room = room.min(SHOWN);
     let (mut out, mut whole) = (String::new(), true);
