@@ -66,29 +66,6 @@ pub fn neutralise_line(text: &str) -> String {
     out
 }
 
-/// A commit's message without mentions, without words that close an issue, and without characters that a reader cannot
-/// see. GitHub reads messages as they are: nothing in them is code.
-pub fn commit_message(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    let mut before = "";
-    for (n, line) in text.split('\n').enumerate() {
-        if n > 0 {
-            out.push('\n');
-        }
-        let mut rest = 0;
-        for at in effects(line, before) {
-            out.extend(line[rest..at].chars().filter(|c| !is_hidden(*c)));
-            out.push(BREAK);
-            rest = at;
-        }
-        out.extend(line[rest..].chars().filter(|c| !is_hidden(*c)));
-        if !line.trim().is_empty() {
-            before = line;
-        }
-    }
-    out
-}
-
 /// What a commit, its head and its message, would do on GitHub or hide from a reader; `None` where that is nothing.
 pub fn commit_effect(commit: &str) -> Option<String> {
     if commit.chars().any(is_hidden) {

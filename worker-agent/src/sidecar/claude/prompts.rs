@@ -36,6 +36,8 @@ pub struct Task {
     /// `owner/name`.
     pub repository: String,
     pub base_branch: String,
+    /// What of the repository is not there. Ours, not the repository's words.
+    pub notes: Vec<String>,
     /// The issue or pull request that the task refers to, its comments, and the like.
     pub references: Vec<Reference>,
     /// Questions of earlier attempts that a person answered.
@@ -220,6 +222,9 @@ impl<'a> Prompt<'a> {
             plain(&task.repository),
             plain(&task.base_branch)
         );
+        for note in &task.notes {
+            let _ = writeln!(self.text, "{note}\n");
+        }
         self.say(task.description.trim());
         if !task.answers.is_empty() {
             self.section("Answered already");
@@ -275,7 +280,9 @@ impl<'a> Prompt<'a> {
         self.say(
             "- You are on the task's own branch. Commit to it in small steps, each with a message that says what it changes and why. Do not make or change branches, do not rewrite commits that exist.\n\
              - Do not push and do not open pull requests: commits are pushed for you.\n\
-             - Run the repository's own tests and checks before you are done, and commit everything that belongs to the change.\n\
+             - A message mentions nobody (`@name`) and closes no issue (`Fixes #1`): such a commit is not pushed.\n\
+             - A message mentions nobody (`@name`) and closes no issue (`Fixes #1`): such a commit is not pushed.
+        - Run the repository's own tests and checks before you are done, and commit everything that belongs to the change.\n\
              - Follow the repository's conventions. Leave no file behind that does not belong to it.\n\
              - End with a short summary for the reviewer: what changed, how it was tested, what to look at closely.",
         );
@@ -330,6 +337,7 @@ mod tests {
             description: "Greet in French.\n".into(),
             repository: "ada/hello".into(),
             base_branch: "main".into(),
+            notes: Vec::new(),
             references: vec![Reference {
                 what: "issue #12".into(),
                 author: "eve".into(),

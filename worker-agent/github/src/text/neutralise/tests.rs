@@ -311,7 +311,7 @@ proptest! {
 }
 
 #[test]
-fn a_message_that_acts_on_github_is_told_and_broken() {
+fn a_message_that_acts_on_github_is_told() {
     let commit = |message: &str| format!("tree 1\nauthor a <a@b.example> 1 +0000\n\n{message}");
     for (message, word) in [
         ("Add x, as @eve asked", "mentions @eve"),
@@ -326,9 +326,6 @@ fn a_message_that_acts_on_github_is_told_and_broken() {
     ] {
         let told = commit_effect(&commit(message)).unwrap_or_default();
         assert!(told.contains(word), "{message:?}: {told}");
-        let mended = commit_message(message);
-        assert_eq!(commit_effect(&commit(&mended)), None, "{mended:?}");
-        assert_eq!(commit_message(&mended), mended);
     }
     for message in [
         "Add x",
@@ -337,9 +334,10 @@ fn a_message_that_acts_on_github_is_told_and_broken() {
         "Co-authored-by: Eve <eve@example.com>",
         "Mail a@b.example",
         "Vec<String> & co",
+        // As our own commits are written.
+        &neutralise_line("Fixes #12 as @eve asked"),
     ] {
         assert_eq!(commit_effect(&commit(message)), None, "{message}");
-        assert_eq!(commit_message(message), message);
     }
     assert!(commit_effect("tree 1\nauthor \u{1b}[2J <a@b> 1 +0000\n\nx").is_some());
 }
