@@ -179,6 +179,8 @@ const UNCHECKED: &[Choice] = &[
     Choice::TakeOver,
     Choice::Reject,
 ];
+/// What is too large to be worked on here.
+const UNCLONED: &[Choice] = &[Choice::Retry, Choice::TakeOver, Choice::Reject];
 /// What a person has to allow.
 const LEAVE: &[Choice] = &[Choice::Approve, Choice::Revise, Choice::Reject];
 /// Money.
@@ -291,10 +293,14 @@ reasons! {
         "Change of CI definitions refused"
         "Policy lets no worker change what GitHub Actions runs, and the worker did not undo such a change when told."
         "Say how to do without it, or take the branch over. `workflow_files` in the policy decides.",
-    RepositoryTooLarge "repository_too_large" Ask MEND
+    CloneTimeout "clone_timeout" Ask MEND
+        "Clone took too long"
+        "Fetching the repository, with the whole history of its base branch, took longer than half an hour."
+        "See whether the network or GitHub is slow, then retry; a repository that is always so slow does not fit workers.",
+    RepositoryTooLarge "repository_too_large" Ask UNCLONED
         "Repository too large"
         "The repository is larger than policy lets workers clone."
-        "Raise `max_repository_mib` in the policy, start the plane anew and create the task again; or take it over by hand.",
+        "Make it smaller and retry; or raise `max_repository_mib` in the policy, start the plane anew and create the task again.",
     RepositoryAbsent "repository_absent" Ask MEND
         "Repository not found"
         "GitHub knows no such repository, or the token does not see it."

@@ -59,6 +59,9 @@ const GIT: &[(&str, Reason)] = &[
 /// What git failed for, by what it said.
 pub(super) fn of_git(message: &str) -> Reason {
     let message = message.to_lowercase();
+    if message.contains("git fetch") && message.contains("did not end within") {
+        return Reason::CloneTimeout;
+    }
     GIT.iter()
         .find(|(part, _)| message.contains(part))
         .map_or(Reason::Git, |(_, reason)| *reason)
@@ -95,6 +98,10 @@ mod tests {
             (
                 "! [remote rejected] x -> x (mainloop: the code host could not be asked what the push changes, try again: no answer)",
                 Reason::GithubUnavailable,
+            ),
+            (
+                "git fetch -q --no-tags origin +refs/heads/main: did not end within 1800s",
+                Reason::CloneTimeout,
             ),
             ("fatal: early EOF", Reason::Git),
         ] {

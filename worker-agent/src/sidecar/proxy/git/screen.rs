@@ -105,6 +105,9 @@ pub(super) enum Trouble {
     /// The code host did not say what is needed.
     #[error("the code host could not be asked what the push changes, try again: {0}")]
     Unknown(#[from] mainloop_github::Error),
+    /// The branch is not what the push says it was.
+    #[error("the branch has moved on the code host: fetch it and try again")]
+    Moved,
     /// It leads to something that is nowhere.
     #[error("what the push changes cannot be told: {0}")]
     Unreadable(String),
@@ -219,12 +222,7 @@ impl Screen {
         let Some((branch, base)) = base else {
             return Err(Trouble::Unreadable("its base is not known yet".to_owned()));
         };
-        // The code host takes the push only where the branch still is what the push says it was.
-        let pushed = if commands::is_zero(&command.old) {
-            None
-        } else {
-            Some(self.definitions_at(&command.old).await?)
-        };
+        let pushed = self.pushed(command).await?;
         let at_base = self.definitions_at(&base).await?;
         let is_known = pushed.as_ref() == Some(&new)
             || at_base == new
@@ -246,6 +244,23 @@ impl Screen {
                 diff: change.markdown,
             }),
         }))
+    }
+
+    /// Definitions that the branch has on the code host; none where the push makes it.
+    async fn pushed(&self, command: &Command) -> Result<Option<Definitions>, Trouble> {
+        let old = &command.old;
+        if commands::is_zero(old) {
+            return Ok(None);
+        }
+        // What passed here was judged, wherever the branch is by now. Anything else must be its head.
+        if !self.known().passed.contains_key(old) {
+            let branch = command.reference.trim_start_matches("refs/heads/");
+            let head = self.0.github.branch_head(branch).await?;
+            if head.as_ref() != Some(old) {
+                return Err(Trouble::Moved);
+            }
+        }
+        self.definitions_at(old).await.map(Some)
     }
 
     /// Whether these are the definitions of the base branch as it is now: merged into the work.

@@ -33,12 +33,16 @@ fn api(bare: PathBuf) -> axum::Router {
             get(async move |Captured(sha): Captured<String>| tree(&trees, &sha).await),
         )
         .route(
-            "/api/repos/o/r/git/ref/heads/main",
+            "/api/repos/o/r/git/ref/{*name}",
             get({
                 let bare = bare.clone();
-                async move || {
-                    let sha = ok(&bare, &["rev-parse", "main"]).await;
-                    Json(json!({"object": {"sha": sha}}))
+                async move |Captured(name): Captured<String>| {
+                    let out = run(&bare, &["rev-parse", &format!("refs/{name}")]).await;
+                    let sha = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+                    out.status
+                        .success()
+                        .then(|| Json(json!({"object": {"sha": sha}})))
+                        .ok_or(http::StatusCode::NOT_FOUND)
                 }
             }),
         )
@@ -176,6 +180,39 @@ impl Ground {
             "what git says is what happened"
         );
         String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// A push as git would write it that says where the branch was, and brings one commit.
+    async fn push_by_hand(&self, old: &str, new: &str) -> String {
+        let line = format!("{old} {new} refs/heads/mainloop/task\0report-status");
+        let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
+        let mut packed = git()
+            .current_dir(&self.work)
+            .args(["pack-objects", "-q", "--stdout"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = packed.stdin.take().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, format!("{new}\n").as_bytes())
+            .await
+            .unwrap();
+        drop(stdin);
+        body.extend(packed.wait_with_output().await.unwrap().stdout);
+        self.post(body).await
+    }
+
+    async fn post(&self, body: Vec<u8>) -> String {
+        let request = Request::post("/git/o/r.git/git-receive-pack")
+            .header("content-type", "application/x-git-receive-pack-request")
+            .body(Full::from(body))
+            .unwrap();
+        let answer = self.world.send(request).await;
+        let said = http_body_util::BodyExt::collect(answer.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// The change that the last push was held for.
@@ -343,6 +380,28 @@ async fn what_changes_nothing_that_runs_passes() {
 }
 
 #[tokio::test]
+async fn what_a_person_pushed_to_the_branch_is_known_and_a_lie_about_its_head_is_not() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    let bare = ground.bare.display();
+    ground
+        .sh(&format!(
+            "echo x >> .github/workflows/ci.yml && git commit -qam theirs && git push -q {bare} HEAD HEAD:theirs \
+             && git fetch -q origin && echo y > y && git add y && git commit -qm y"
+        ))
+        .await;
+    let said = ground.push().await;
+    assert!(ground.pushed().await, "{said}");
+
+    // The branch is not where this says: on another head, whose definitions it repeats.
+    ground.again().await;
+    let theirs = ok(&ground.bare, &["rev-parse", "theirs"]).await;
+    let tree = ok(&ground.bare, &["rev-parse", "theirs^{tree}"]).await;
+    let commit = ok(&ground.work, &["commit-tree", "-m", "x", &tree]).await;
+    let said = ground.push_by_hand(&theirs, &commit).await;
+    assert!(said.contains("has moved"), "{said}");
+}
+
+#[tokio::test]
 async fn a_yes_is_for_exactly_what_was_seen() {
     let ground = Ground::new(g::WorkflowFiles::Ask).await;
     ground
@@ -438,16 +497,7 @@ async fn a_push_that_cannot_be_read_is_refused() {
         );
         let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
         body.extend_from_slice(pack);
-        let request = Request::post("/git/o/r.git/git-receive-pack")
-            .header("content-type", "application/x-git-receive-pack-request")
-            .body(Full::from(body))
-            .unwrap();
-        let answer = ground.world.send(request).await;
-        let said = http_body_util::BodyExt::collect(answer.into_body())
-            .await
-            .unwrap()
-            .to_bytes();
-        let said = String::from_utf8_lossy(&said).into_owned();
+        let said = ground.post(body).await;
         assert!(said.contains(word), "{said}");
         let refusal = ground.screen().take_refusal();
         assert!(matches!(refusal, Some(Refusal::Unreadable(_))), "{refusal:?}");
