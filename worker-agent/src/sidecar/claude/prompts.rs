@@ -281,8 +281,7 @@ impl<'a> Prompt<'a> {
             "- You are on the task's own branch. Commit to it in small steps, each with a message that says what it changes and why. Do not make or change branches, do not rewrite commits that exist.\n\
              - Do not push and do not open pull requests: commits are pushed for you.\n\
              - A message mentions nobody (`@name`) and closes no issue (`Fixes #1`): such a commit is not pushed.\n\
-             - A message mentions nobody (`@name`) and closes no issue (`Fixes #1`): such a commit is not pushed.
-        - Run the repository's own tests and checks before you are done, and commit everything that belongs to the change.\n\
+             - Run the repository's own tests and checks before you are done, and commit everything that belongs to the change.\n\
              - Follow the repository's conventions. Leave no file behind that does not belong to it.\n\
              - End with a short summary for the reviewer: what changed, how it was tested, what to look at closely.",
         );
@@ -430,6 +429,7 @@ mod tests {
 
         - You are on the task's own branch. Commit to it in small steps, each with a message that says what it changes and why. Do not make or change branches, do not rewrite commits that exist.
         - Do not push and do not open pull requests: commits are pushed for you.
+        - A message mentions nobody (`@name`) and closes no issue (`Fixes #1`): such a commit is not pushed.
         - Run the repository's own tests and checks before you are done, and commit everything that belongs to the change.
         - Follow the repository's conventions. Leave no file behind that does not belong to it.
         - End with a short summary for the reviewer: what changed, how it was tested, what to look at closely.

@@ -20,9 +20,9 @@ const OBJECT: u64 = 32 << 20;
 /// Largest blob that is kept: only files of CI definitions are ever looked at.
 const BLOB: u64 = 1 << 20;
 /// Bytes of kept objects and of deltas that wait for their base.
-const KEPT: u64 = 256 << 20;
+const KEPT: u64 = 128 << 20;
 /// Of those, what blobs may take.
-const KEPT_BLOBS: u64 = 64 << 20;
+const KEPT_BLOBS: u64 = 32 << 20;
 
 /// An object's name.
 pub(super) type Oid = [u8; 20];

@@ -20,8 +20,10 @@ use super::pack::{self, Kind, Oid, Pack, TreeEntry};
 const FOLDER: &str = ".github";
 /// What of it GitHub Actions runs.
 const WATCHED: [&str; 2] = ["workflows", "actions"];
-/// Trees of the code host that are remembered.
-const TREES: usize = 512;
+/// Names in the trees of the code host that are remembered.
+const NAMES: usize = 500_000;
+/// Longest name, in bytes, that any file system takes.
+const NAME: usize = 1024;
 /// The mode of a folder, and what tells kinds of entries apart.
 const FOLDER_MODE: u32 = 0o040_000;
 const KIND: u32 = 0o170_000;
@@ -138,6 +140,9 @@ fn listed(paths: &[String]) -> String {
 
 /// A name as file systems that do not tell cases apart, or drop what is invisible or trails, read it.
 fn folded(name: &[u8]) -> String {
+    if name.len() > NAME {
+        return String::new();
+    }
     let name: String = String::from_utf8_lossy(name)
         .chars()
         .filter(|character| !text::visible(&character.to_string()).is_empty())
@@ -348,7 +353,8 @@ impl Screen {
             .ok_or_else(|| Trouble::Unreadable("the code host names an object oddly".to_owned()))?;
         let entries = Arc::new(entries);
         let mut known = self.known();
-        if known.trees.len() >= TREES {
+        let names: usize = known.trees.values().map(|tree| tree.len()).sum();
+        if names + entries.len() > NAMES {
             known.trees.clear();
         }
         known.trees.insert(sha.to_owned(), Arc::clone(&entries));
@@ -396,6 +402,10 @@ mod tests {
             assert_ne!(folded(name.as_bytes()), FOLDER, "{name:?}");
         }
         assert_ne!(folded(b".github\xff"), FOLDER);
+        assert_ne!(
+            folded(format!(".github{}", ".".repeat(NAME)).as_bytes()),
+            FOLDER
+        );
     }
 
     #[test]

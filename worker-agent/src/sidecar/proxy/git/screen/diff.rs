@@ -21,6 +21,8 @@ const FILE: usize = 128 * 1024;
 const SHOWN: usize = 16 * 1024;
 /// Of all files.
 const ALL_SHOWN: usize = 64 * 1024;
+/// Longest path that is looked at, in bytes: no checkout takes a longer one.
+const PATH: usize = 4096;
 /// Characters of a line that are shown.
 const LINE: usize = 500;
 /// What ends a line that is cut.
@@ -105,6 +107,9 @@ async fn files(
         let (old, new) = sides;
         if old == new {
             continue;
+        }
+        if path.len() > PATH {
+            return Err(Trouble::Unreadable("a path is too long".to_owned()));
         }
         let mut inside = [BTreeMap::new(), BTreeMap::new()];
         for (side, inside) in [old, new].into_iter().zip(&mut inside) {
