@@ -472,7 +472,7 @@ pub(super) const PUSHES: [Attack; 19] = [
     ),
     attack(
         "a pack of no meaning",
-        "post(f'{GIT}/git-receive-pack', lines(f'{A} {B} {BRANCH}\\0report-status') + b'0000' + b'zzzzgarbage')",
+        "post(f'{GIT}/git-receive-pack', lines(f'{A} {B} {BRANCH}\\0report-status') + b'0000' + b'zzzzgarbage that goes on')",
         "malformed",
     ),
     attack(

@@ -287,8 +287,8 @@ impl Git {
         };
         let whole = match &self.screen {
             Some((screen, dir)) => {
-                let head = commands::section(&buffer);
-                let held = self.held(screen, dir, head, chunks, &mut body, &command, leave);
+                let section = commands::section(&buffer);
+                let held = self.held(screen, dir, section, chunks, &mut body, &command, leave);
                 match held.await {
                     Ok(whole) => whole,
                     Err(reason) => return self.turn_away(Some(&command), &reason, body).await,
@@ -321,7 +321,7 @@ impl Git {
         &self,
         screen: &Screen,
         dir: &Path,
-        head: usize,
+        section: usize,
         mut chunks: VecDeque<Bytes>,
         rest: &mut Incoming,
         command: &Command,
@@ -330,8 +330,8 @@ impl Git {
         screen.begin();
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| GATE_CLOSED.to_owned())?;
-        let section = commands::split(&mut chunks, head);
-        let taken = Spool::take(dir, turn, section, chunks, rest, &leave).await;
+        let head = commands::split(&mut chunks, section);
+        let taken = Spool::take(dir, turn, head, chunks, rest, &leave).await;
         let spool = taken.map_err(|error| match error {
             spool::Error::TooLarge => screen.give_up(error.to_string()),
             other => other.to_string(),

@@ -395,12 +395,11 @@ impl<R: BufRead> Reader<R> {
             };
         }
         let delta = self.inflate(size)?;
-        match self.apply(base, &delta)? {
-            Some(data) => self.add(at, kind, data),
-            None => {
-                self.settle_passed(at);
-                Ok(())
-            }
+        if let Some(data) = self.apply(base, &delta)? {
+            self.add(at, kind, data)
+        } else {
+            self.settle_passed(at);
+            Ok(())
         }
     }
 

@@ -43,7 +43,8 @@ fn history() -> tempfile::TempDir {
         }
         let changed = format!("line {round}\n") + &"the same\n".repeat(400);
         std::fs::write(path.join("changing.txt"), changed).unwrap();
-        let large: String = (0..300_000).map(|n| format!("{n} {round}\n")).collect();
+        let lines: Vec<String> = (0..300_000).map(|n| format!("{n} {round}")).collect();
+        let large = lines.join("\n");
         std::fs::write(path.join("large.txt"), large).unwrap();
         git(path, &["add", "-A"], b"");
         git(path, &["commit", "-qm", &format!("round {round}")], b"");

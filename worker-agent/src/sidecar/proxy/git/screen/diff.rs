@@ -60,7 +60,7 @@ pub(super) async fn between(
             (Some((before, _)), Some((after, _))) if before != after => "another kind of file",
             _ => "changed",
         };
-        write!(list, "- `{path}`: {what}\n").expect("a String takes any text");
+        writeln!(list, "- `{path}`: {what}").expect("a String takes any text");
         let (old, new) = (
             content(screen, pack, *old).await?,
             content(screen, pack, *new).await?,
@@ -75,15 +75,15 @@ pub(super) async fn between(
         }
         if !shown.is_empty() {
             let fence = fence(&shown);
-            write!(blocks, "\n`{path}`\n\n{fence}diff\n{shown}{fence}\n")
+            writeln!(blocks, "\n`{path}`\n\n{fence}diff\n{shown}{fence}")
                 .expect("a String takes any text");
         }
     }
     let mut markdown = list;
     if !left_out.is_empty() {
-        write!(
+        writeln!(
             markdown,
-            "\n**Not all of it is shown**: too long, or no text, in `{}`.\n",
+            "\n**Not all of it is shown**: too long, or no text, in `{}`.",
             left_out.join("`, `")
         )
         .expect("a String takes any text");
