@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mainloop_proto::v1::{ModelPrice, WorkerPolicy};
+use mainloop_proto::v1::{ModelPrice, WorkerPolicy, WorkflowFiles as WireFiles};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -46,6 +46,10 @@ pub struct Policy {
     pub on_cancel: OnCancel,
     /// Whether a GitHub App's token may push changes of `.github/workflows`.
     pub change_workflows: bool,
+    /// What is done about a push that changes what GitHub Actions runs.
+    pub workflow_files: WorkflowFiles,
+    /// Largest repository that workers clone, in MiB; 0 for no limit.
+    pub max_repository_mib: u32,
     /// Repositories that tasks may name, as `owner/name` or `owner/*`; all when empty.
     pub repositories: Vec<String>,
     /// Seconds that a setup command may take.
@@ -90,6 +94,19 @@ pub enum OnCancel {
     Close,
     /// Its branch is deleted as well.
     Delete,
+}
+
+/// What is done about a push that changes what GitHub Actions runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkflowFiles {
+    /// A person is asked.
+    #[default]
+    Ask,
+    /// It passes.
+    Allow,
+    /// It is refused.
+    Refuse,
 }
 
 /// How many workers there may be.
@@ -232,6 +249,8 @@ impl Default for Policy {
             close_issue_on_merge: true,
             on_cancel: OnCancel::Close,
             change_workflows: false,
+            workflow_files: WorkflowFiles::Ask,
+            max_repository_mib: 10_240,
             repositories: Vec::new(),
             setup_seconds: 900,
             no_ci_after_seconds: 120,
@@ -523,6 +542,13 @@ pub fn worker_policy(snapshot: &serde_json::Value) -> WorkerPolicy {
         committer_name: policy.committer.name,
         committer_email: policy.committer.email,
         close_issue_on_merge: policy.close_issue_on_merge,
+        workflow_files: match policy.workflow_files {
+            WorkflowFiles::Ask => WireFiles::Ask,
+            WorkflowFiles::Allow => WireFiles::Allow,
+            WorkflowFiles::Refuse => WireFiles::Refuse,
+        }
+        .into(),
+        max_repository_mib: policy.max_repository_mib.into(),
     }
 }
 
@@ -581,6 +607,7 @@ mod tests {
             ("[limits]\nunanswered = 'guess'", "unanswered"),
             ("[limits]\ntask_seconds = 0", "limits.task_seconds"),
             ("default_model = 'gpt'", "default_model"),
+            ("workflow_files = 'maybe'", "workflow_files"),
             ("default_budget_usd = 0.0", "default_budget_usd"),
             ("default_budget_usd = 1000.0", "default_budget_usd"),
             ("max_budget_usd = inf", "max_budget_usd"),

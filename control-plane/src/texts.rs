@@ -33,6 +33,7 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
             "nobody answered: went on with what the worker recommends".to_owned()
         }
         Event::Reminded => "still waits for you".to_owned(),
+        Event::ChangeAllowed { .. } => "change of CI definitions allowed".to_owned(),
         Event::UncheckedAccepted => "accepted without checks".to_owned(),
         Event::MoreAttempts { count } => format!("{count} more turns of mending allowed"),
         Event::StartedAfresh => "started afresh on a new branch: waits for a worker".to_owned(),
@@ -51,6 +52,7 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::NothingToChange => "nothing to change".to_owned(),
         Event::QuestionAsked { .. } => "question asked".to_owned(),
         Event::BlockerReported { .. } => "blocked".to_owned(),
+        Event::ChangeHeld { .. } => "push held: it changes CI definitions".to_owned(),
         Event::BranchPushed { sha } => {
             format!("branch {} pushed ({})", task.branch, short_sha(sha))
         }
@@ -127,11 +129,22 @@ pub fn item(gate: &Gate, task: &TaskRow, event: &Event) -> Item {
         Gate::Plan => ("Plan", String::new()),
         Gate::Question(_) => ("Question", String::new()),
         Gate::Blocker(_) => ("Blocked", String::new()),
+        Gate::Change(_) => (Reason::WorkflowChange.row().title, String::new()),
         Gate::Stuck(reason) => (reason.row().title, stuck(*reason, task, event)),
     };
     Item {
         title: format!("{title}: {}", task.title),
         body,
+        questions: json!([]),
+    }
+}
+
+/// The item of a push that is held.
+pub fn held_change(diff: &str) -> Item {
+    let row = Reason::WorkflowChange.row();
+    Item {
+        title: row.title.to_owned(),
+        body: format!("{}\n\n{}\n\n{diff}", row.meaning, row.remedy),
         questions: json!([]),
     }
 }

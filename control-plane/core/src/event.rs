@@ -26,6 +26,11 @@ pub enum Event {
     AnswerAssumed,
     /// The person who is asked was reminded.
     Reminded,
+    /// A person allowed a push that was held, for exactly these definitions.
+    ChangeAllowed {
+        /// What they saw.
+        hash: String,
+    },
     /// A person accepted a head whose checks say nothing.
     UncheckedAccepted,
     /// A person allowed so many more turns of mending.
@@ -82,6 +87,11 @@ pub enum Event {
     BlockerReported {
         /// The worker's id for it.
         id: String,
+    },
+    /// A push is held: a person has to allow what it changes.
+    ChangeHeld {
+        /// Hash of the definitions as they would be.
+        hash: String,
     },
     /// The branch has a new head.
     BranchPushed {
@@ -151,6 +161,7 @@ impl Event {
             Self::Answered => EventKind::Answered,
             Self::AnswerAssumed => EventKind::AnswerAssumed,
             Self::Reminded => EventKind::Reminded,
+            Self::ChangeAllowed { .. } => EventKind::ChangeAllowed,
             Self::UncheckedAccepted => EventKind::UncheckedAccepted,
             Self::MoreAttempts { .. } => EventKind::MoreAttempts,
             Self::StartedAfresh => EventKind::StartedAfresh,
@@ -169,6 +180,7 @@ impl Event {
             Self::NothingToChange => EventKind::NothingToChange,
             Self::QuestionAsked { .. } => EventKind::QuestionAsked,
             Self::BlockerReported { .. } => EventKind::BlockerReported,
+            Self::ChangeHeld { .. } => EventKind::ChangeHeld,
             Self::BranchPushed { .. } => EventKind::BranchPushed,
             Self::PullOpened { .. } => EventKind::PullOpened,
             Self::WorkFinished { .. } => EventKind::WorkFinished,
@@ -206,12 +218,12 @@ macro_rules! kinds {
 
 kinds! {
     Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
-    PlanRevised "plan_revised", Answered "answered", AnswerAssumed "answer_assumed", Reminded "reminded", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
+    PlanRevised "plan_revised", Answered "answered", AnswerAssumed "answer_assumed", Reminded "reminded", ChangeAllowed "change_allowed", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
     StartedAfresh "started_afresh", ToppedUp "topped_up", TakenOver "taken_over", GivenUp "given_up",
     CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
     AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
     NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",
-    BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
+    ChangeHeld "change_held", BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
     CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiAbsent "ci_absent",
     MarkedReady "ready_for_review", StepFailed "step_failed", PullMerged "merged", PullClosed "pull_request_closed",
 }

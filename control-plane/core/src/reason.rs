@@ -179,6 +179,10 @@ const UNCHECKED: &[Choice] = &[
     Choice::TakeOver,
     Choice::Reject,
 ];
+/// What is too large to be worked on here.
+const UNCLONED: &[Choice] = &[Choice::Retry, Choice::TakeOver, Choice::Reject];
+/// What a person has to allow.
+const LEAVE: &[Choice] = &[Choice::Approve, Choice::Revise, Choice::Reject];
 /// Money.
 const MONEY: &[Choice] = &[
     Choice::TopUp,
@@ -281,6 +285,22 @@ reasons! {
         "Push of workflow files refused"
         "The change touches .github/workflows, and the token may not push such files."
         "Give the token the scope `workflow`, or take the branch over and push it yourself.",
+    WorkflowChange "workflow_change" Ask LEAVE
+        "Change of CI definitions"
+        "The worker wants to push a change of what GitHub Actions runs, which may use the repository's secrets. Nothing of it is on GitHub yet."
+        "Read the change: approve to let exactly this pass, or say what to do instead; another change asks again.",
+    WorkflowRefused "workflow_refused" Ask STEER
+        "Change of CI definitions refused"
+        "Policy lets no worker change what GitHub Actions runs, and the worker did not undo such a change when told."
+        "Say how to do without it, or take the branch over. `workflow_files` in the policy decides.",
+    CloneTimeout "clone_timeout" Ask MEND
+        "Clone took too long"
+        "Fetching the repository, with the whole history of its base branch, took longer than half an hour."
+        "See whether the network or GitHub is slow, then retry; a repository that is always so slow does not fit workers.",
+    RepositoryTooLarge "repository_too_large" Ask UNCLONED
+        "Repository too large"
+        "The repository is larger than policy lets workers clone."
+        "Make it smaller and retry; or raise `max_repository_mib` in the policy, start the plane anew and create the task again.",
     RepositoryAbsent "repository_absent" Ask MEND
         "Repository not found"
         "GitHub knows no such repository, or the token does not see it."
@@ -394,6 +414,7 @@ impl Reason {
                 | Self::StartDeadline
                 | Self::StepDeadline
                 | Self::TaskDeadline
+                | Self::WorkflowChange
                 | Self::GivenUp
         )
     }

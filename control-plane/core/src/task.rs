@@ -307,6 +307,8 @@ pub enum Gate {
     Question(String),
     /// The worker says that it cannot go on; the id is the worker's.
     Blocker(String),
+    /// May this change of CI definitions be pushed? The hash is what a yes is for.
+    Change(String),
     /// The plane says so, for a reason of the table.
     Stuck(Reason),
 }
@@ -314,7 +316,7 @@ pub enum Gate {
 impl Gate {
     /// Whether the worker itself asks, in the middle of its step.
     pub fn is_the_workers(&self) -> bool {
-        matches!(self, Self::Question(_) | Self::Blocker(_))
+        matches!(self, Self::Question(_) | Self::Blocker(_) | Self::Change(_))
     }
 
     /// What a person can choose, the recommended first.
@@ -323,6 +325,7 @@ impl Gate {
             Self::Spawn => &[Choice::Approve, Choice::Reject],
             Self::Plan => &[Choice::Approve, Choice::Revise, Choice::Reject],
             Self::Question(_) | Self::Blocker(_) => &[Choice::Answer, Choice::Reject],
+            Self::Change(_) => Reason::WorkflowChange.row().choices,
             Self::Stuck(reason) => reason.row().choices,
         }
     }

@@ -57,6 +57,8 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::Reminded, &[P::Implementing]),
     edge(&[P::Ci], E::Reminded, &[P::Ci]),
     edge(&[P::FixingCi], E::Reminded, &[P::FixingCi]),
+    edge(&[P::Implementing], E::ChangeAllowed, &[P::Implementing]),
+    edge(&[P::FixingCi], E::ChangeAllowed, &[P::FixingCi]),
     edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
     edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
     edge(
@@ -129,6 +131,8 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Planning], E::BlockerReported, &[P::Planning]),
     edge(&[P::Implementing], E::BlockerReported, &[P::Implementing]),
     edge(&[P::FixingCi], E::BlockerReported, &[P::FixingCi]),
+    edge(&[P::Implementing], E::ChangeHeld, &[P::Implementing]),
+    edge(&[P::FixingCi], E::ChangeHeld, &[P::FixingCi]),
     edge(&[P::Implementing], E::BranchPushed, &[P::Implementing]),
     edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
     // Somebody else pushed.
@@ -314,10 +318,12 @@ fn ask(before: &Task, after: &mut Task, event: &Event, now: Timestamp) {
 /// Whether the same step begins again: another round of a phase is another assignment.
 fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
     match event {
-        Event::Answered | Event::AnswerAssumed => match &before.wait {
-            Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
-            Wait::None | Wait::Ci | Wait::Until { .. } => true,
-        },
+        Event::Answered | Event::AnswerAssumed | Event::ChangeAllowed { .. } => {
+            match &before.wait {
+                Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
+                Wait::None | Wait::Ci | Wait::Until { .. } => true,
+            }
+        }
         Event::RetryRequested
         | Event::ToppedUp
         | Event::MoreAttempts { .. }
@@ -356,7 +362,9 @@ fn apply(
                 Gate::Stuck(
                     Reason::CiLimit | Reason::SameFailure | Reason::NoFix | Reason::NoCi,
                 ) => Phase::FixingCi,
-                Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => task.phase.clone(),
+                Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => {
+                    task.phase.clone()
+                }
             };
             human_word(task);
             if phase == Phase::FixingCi && task.phase != Phase::FixingCi {
@@ -380,6 +388,13 @@ fn apply(
             if std::mem::replace(&mut asked.reminded, true) {
                 return Err("they were reminded");
             }
+        }
+        Event::ChangeAllowed { hash } => {
+            if task.wait != Wait::Human(Gate::Change(hash.clone())) {
+                return Err("no such change is asked about");
+            }
+            human_word(task);
+            resume(task, task.phase.clone());
         }
         Event::UncheckedAccepted => {
             if !matches!(
@@ -441,7 +456,9 @@ fn apply(
         Event::GivenUp => {
             if !matches!(
                 task.wait,
-                Wait::Human(Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_))
+                Wait::Human(
+                    Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_)
+                )
             ) {
                 return Err("nothing is asked");
             }
@@ -568,6 +585,10 @@ fn apply(
         Event::BlockerReported { id } => {
             live(task)?;
             task.wait = Wait::Human(Gate::Blocker(id.clone()));
+        }
+        Event::ChangeHeld { hash } => {
+            live(task)?;
+            task.wait = Wait::Human(Gate::Change(hash.clone()));
         }
         Event::BranchPushed { sha } => {
             live_or_asking(task)?;

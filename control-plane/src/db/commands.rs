@@ -80,6 +80,8 @@ pub enum Command {
         text: String,
         /// Nobody answered: policy took what the worker recommends.
         assumed: bool,
+        /// A held push may pass.
+        approved: bool,
     },
 }
 
@@ -92,9 +94,13 @@ impl Command {
                 answers,
                 text,
                 assumed,
+                approved,
             } => (
                 "answer",
-                serde_json::json!({ "question_id": question_id, "answers": answers, "text": text, "assumed": assumed }),
+                serde_json::json!({
+                    "question_id": question_id, "answers": answers, "text": text, "assumed": assumed,
+                    "approved": approved,
+                }),
             ),
         }
     }
@@ -113,6 +119,7 @@ impl Command {
                     .collect(),
                 text: text("text"),
                 assumed: payload["assumed"].as_bool().unwrap_or_default(),
+                approved: payload["approved"].as_bool().unwrap_or_default(),
             }
         } else {
             Self::Say { text: text("text") }

@@ -59,6 +59,11 @@ WHERE task_id = $1 AND state = 'open'";
 const TOP_UP: &str = "\
 UPDATE task SET budget_micros = budget_micros + $2 WHERE id = $1 RETURNING budget_micros";
 
+const ALLOW_CHANGE: &str = "\
+UPDATE task SET allowed_changes = array_append(array_remove(allowed_changes, $2), $2) WHERE id = $1";
+
+const ALLOWED_CHANGES: &str = "SELECT allowed_changes FROM task WHERE id = $1";
+
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("inbox::BY_ID", BY_ID),
@@ -66,6 +71,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("inbox::OPEN_ON", OPEN_ON),
     ("inbox::CLOSE", CLOSE),
     ("inbox::TOP_UP", TOP_UP),
+    ("inbox::ALLOW_CHANGE", ALLOW_CHANGE),
+    ("inbox::ALLOWED_CHANGES", ALLOWED_CHANGES),
 ];
 
 /// Where an item stands.
@@ -292,6 +299,15 @@ impl Store {
             .collect()
     }
 
+    /// Hashes of the CI definitions that people allowed a task to push.
+    pub async fn allowed_changes(&self, task: Uuid) -> Result<Vec<String>, Error> {
+        let what = "read what a task may push";
+        let client = self.connection(what).await?;
+        query_one(&client, what, ALLOWED_CHANGES, &[&task])
+            .await
+            .map(|row| row.get("allowed_changes"))
+    }
+
     /// Starts a proposed task, with the policy as it is now.
     pub async fn confirm_task(
         &self,
@@ -369,6 +385,9 @@ impl Store {
         }
         if decision.action == Choice::TopUp {
             row.budget_micros = top_up(&transaction, id, decision.budget_micros).await?;
+        }
+        if let Event::ChangeAllowed { hash } = &event {
+            allow_change(&transaction, &row, &item, hash, decision).await?;
         }
         if !said.is_empty()
             && decision.action != Choice::Reject
@@ -456,10 +475,12 @@ fn event(item: &ItemRow, task: &TaskRow, decision: &Decision) -> Option<Event> {
         (Choice::Approve, Gate::Plan) => Event::PlanApproved {
             hash: item.plan_hash.clone(),
         },
+        (Choice::Approve, Gate::Change(hash)) => Event::ChangeAllowed { hash: hash.clone() },
         (Choice::Approve, _) => Event::UncheckedAccepted,
         (Choice::Reject, Gate::Spawn) => Event::SpawnRejected,
         (Choice::Reject, Gate::Plan) => Event::PlanRejected,
         (Choice::Reject, _) => Event::GivenUp,
+        (Choice::Revise, Gate::Change(_)) => Event::Answered,
         (Choice::Revise, _) => Event::PlanRevised,
         (Choice::Answer, _) => Event::Answered,
         (Choice::Retry, _) => Event::RetryRequested,
@@ -480,6 +501,46 @@ async fn top_up(transaction: &Transaction<'_>, task: Uuid, micros: i64) -> Resul
     query_one(transaction, "top up a budget", TOP_UP, &[&task, &micros])
         .await
         .map(|row| row.get("budget_micros"))
+}
+
+/// Notes that the definitions with this hash may be pushed, and tells the worker: the one that is there, which holds the
+/// push, or a later one, which has to make the change again.
+async fn allow_change(
+    transaction: &Transaction<'_>,
+    row: &TaskRow,
+    item: &ItemRow,
+    hash: &str,
+    decision: &Decision,
+) -> Result<(), Error> {
+    execute(
+        transaction,
+        "allow a change",
+        ALLOW_CHANGE,
+        &[&row.id, &hash],
+    )
+    .await?;
+    if row.task.run == Run::Live {
+        let command = Command::Answer {
+            question_id: hash.to_owned(),
+            answers: Vec::new(),
+            text: decision.text.clone(),
+            assumed: false,
+            approved: true,
+        };
+        commands::insert(transaction, row.id, Uuid::now_v7(), &command).await?;
+    } else {
+        let text = format!("Yes, exactly this. {}", decision.text);
+        commands::insert_word(
+            transaction,
+            row.id,
+            &item.body,
+            text.trim(),
+            &decision.actor,
+            false,
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// The texts of an item's questions.
@@ -540,11 +601,12 @@ async fn note_words(
         return Ok(());
     }
     let command = match &item.gate {
-        Gate::Question(id) | Gate::Blocker(id) => Command::Answer {
+        Gate::Question(id) | Gate::Blocker(id) | Gate::Change(id) => Command::Answer {
             question_id: id.clone(),
             answers: decision.answers.clone(),
             text: decision.text.clone(),
             assumed,
+            approved: false,
         },
         // The step begins again in the session that did not know what it missed.
         Gate::Stuck(Reason::NoChange) => Command::Say {

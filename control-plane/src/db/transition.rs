@@ -593,7 +593,7 @@ pub async fn open_item(
         .unwrap_or_else(|| texts::item(gate, row, &occurrence.event));
     let hash = match gate {
         Gate::Plan => row.task.plan.as_ref().map_or("", |plan| &plan.hash),
-        Gate::Spawn | Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => "",
+        Gate::Spawn | Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => "",
     };
     if matches!(gate, Gate::Plan) {
         let body = occurrence.facts.plan_body.as_ref().unwrap_or(&item.body);

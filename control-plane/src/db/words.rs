@@ -10,6 +10,7 @@ pub fn gate(gate: &Gate) -> (&'static str, Option<&str>) {
         Gate::Plan => ("plan", None),
         Gate::Question(id) => ("question", Some(id)),
         Gate::Blocker(id) => ("worker", Some(id)),
+        Gate::Change(hash) => ("change", Some(hash)),
         Gate::Stuck(reason) => ("stuck", Some(reason.word())),
     }
 }
@@ -21,6 +22,7 @@ pub fn to_gate(word: &str, reference: Option<String>) -> Option<Gate> {
         "plan" => Gate::Plan,
         "question" => Gate::Question(reference?),
         "worker" => Gate::Blocker(reference?),
+        "change" => Gate::Change(reference?),
         "stuck" => Gate::Stuck(Reason::of_word(&reference?)?),
         _ => return None,
     })
@@ -32,7 +34,7 @@ pub fn item_kind(gate: &Gate) -> &'static str {
         Gate::Spawn => "spawn",
         Gate::Plan => "plan",
         Gate::Question(_) => "question",
-        Gate::Blocker(_) | Gate::Stuck(_) => "blocker",
+        Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => "blocker",
     }
 }
 

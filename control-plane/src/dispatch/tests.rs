@@ -183,6 +183,7 @@ async fn a_question_is_reminded_of_and_assumed_when_policy_says_so() {
             answers: vec!["This".to_owned(), "Now".to_owned()],
             text: String::new(),
             assumed: true,
+            approved: false,
         }
     );
     let items = store

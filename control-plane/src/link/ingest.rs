@@ -45,7 +45,9 @@ pub(super) async fn milestone(
     match reading(milestone) {
         Reading::Workflow(mut occurrence) if current => {
             occurrence.attempt = identity.n;
-            if let Event::QuestionAsked { .. } | Event::BlockerReported { .. } = occurrence.event
+            if let Event::QuestionAsked { .. }
+            | Event::BlockerReported { .. }
+            | Event::ChangeHeld { .. } = occurrence.event
                 && let Some(item) = &mut occurrence.item
             {
                 item.title = format!("{}: {}", item.title, task.title);
@@ -289,6 +291,18 @@ fn reading(milestone: &Milestone) -> Reading {
                 ),
                 questions: json!([]),
             });
+            Reading::Workflow(Box::new(occurrence))
+        }
+        Fact::PushHeld(held) => {
+            let mut occurrence = Occurrence::new(
+                Event::ChangeHeld {
+                    hash: clean(&held.hash),
+                },
+                "worker",
+            );
+            let paths: Vec<String> = held.paths.iter().map(|path| clean(path)).collect();
+            occurrence.detail = json!({ "hash": clean(&held.hash), "paths": paths });
+            occurrence.item = Some(texts::held_change(&clean(&held.diff)));
             Reading::Workflow(Box::new(occurrence))
         }
         Fact::StepFailed(failed) => {

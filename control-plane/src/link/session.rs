@@ -440,11 +440,13 @@ impl Session {
                     answers,
                     text,
                     assumed,
+                    approved,
                 } => command::What::Answer(AnswerCommand {
                     question_id,
                     answers,
                     text,
                     assumed,
+                    approved,
                 }),
             };
             self.send(Out::Command(Command {

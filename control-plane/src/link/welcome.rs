@@ -77,6 +77,7 @@ pub(super) async fn welcome(
         heartbeat_seconds: HEARTBEAT_SECONDS,
         lease_seconds: i32::try_from(2 * LEASE.as_secs()).unwrap_or(i32::MAX),
         human_words: newest(&human_words),
+        allowed_changes: store.allowed_changes(task.id).await?,
         session_id: task.session_id.clone(),
         log_credit: CREDIT,
         task: Some(convert::task(&task, &[])),

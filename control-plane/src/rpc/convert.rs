@@ -185,7 +185,7 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             Gate::Spawn => v1::InboxItemKind::Spawn,
             Gate::Plan => v1::InboxItemKind::Plan,
             Gate::Question(_) => v1::InboxItemKind::Question,
-            Gate::Blocker(_) | Gate::Stuck(_) => v1::InboxItemKind::Blocker,
+            Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => v1::InboxItemKind::Blocker,
         },
         item.state == ItemState::Open,
     );
@@ -226,6 +226,7 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
         }),
         reason: match &item.gate {
             Gate::Stuck(reason) => failure_reason(*reason),
+            Gate::Change(_) => v1::FailureReason::WorkflowChange,
             Gate::Spawn | Gate::Plan | Gate::Question(_) | Gate::Blocker(_) => {
                 v1::FailureReason::Unspecified
             }
@@ -368,6 +369,7 @@ fn wait(wait: &Wait, open: &[OpenItem]) -> v1::Wait {
                 Gate::Plan => "a person reads the plan",
                 Gate::Question(_) => "a person answers a question",
                 Gate::Blocker(_) => "a person unblocks it",
+                Gate::Change(_) => "a person allows a change of CI definitions",
                 Gate::Stuck(reason) => reason.row().title,
             }
             .to_owned(),

@@ -62,6 +62,7 @@ pub(super) fn create_repo(site: &mut Site, new: &NewRepo<'_>) -> Result<()> {
         name: new.name.to_owned(),
         private: new.private,
         archived: false,
+        size_kib: 0,
         has_issues: true,
         drafts: true,
         default_branch: "main".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::GitHub;
 use super::changes::{self, Method, NewPull};
-use super::git::Files;
+use super::git::{self, Files};
 use super::site::{Review, now};
 
 /// Somebody with a browser and a clone of their own.
@@ -118,6 +118,15 @@ impl<'a> Person<'a> {
     ) -> anyhow::Result<String> {
         let files = Files::from([(path.to_owned(), Some(content.as_bytes().to_vec()))]);
         self.push(repo, branch, &format!("Update {path}"), &files)
+    }
+
+    /// Deletes a branch, as a push does.
+    pub fn delete_branch(&self, repo: &str, branch: &str) -> anyhow::Result<()> {
+        self.github.act(|site| {
+            let dir = &site.need_repo(repo)?.dir;
+            git::delete_ref(dir, &format!("refs/heads/{branch}"))?;
+            changes::pushed(site, repo, &self.login)
+        })
     }
 
     /// Reviews a pull request: `APPROVED`, `CHANGES_REQUESTED` or `COMMENTED`.

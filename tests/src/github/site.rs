@@ -65,6 +65,8 @@ pub struct Repo {
     pub name: String,
     pub private: bool,
     pub archived: bool,
+    /// What the API tells as its size.
+    pub size_kib: u64,
     pub has_issues: bool,
     /// Draft pull requests can be opened; not so in private repositories of some plans.
     pub drafts: bool,

@@ -4,6 +4,7 @@
 mod app;
 mod budget;
 mod cancel;
+mod changes;
 mod ci;
 mod command_line;
 mod faults;

@@ -82,6 +82,8 @@ pub struct Repository {
     pub has_issues: bool,
     /// Not visible to the public.
     pub private: bool,
+    /// How large GitHub says that it is, in KiB.
+    pub size_kib: u64,
     /// The token may push. `None` where GitHub did not say (App tokens).
     pub can_push: Option<bool>,
 }
@@ -159,6 +161,7 @@ impl Client {
             archived: raw.archived,
             has_issues: raw.has_issues,
             private: raw.private,
+            size_kib: raw.size,
             can_push: raw.permissions.map(|p| p.push),
         })
     }
@@ -231,6 +234,8 @@ struct RawRepository {
     has_issues: bool,
     #[serde(default)]
     private: bool,
+    #[serde(default)]
+    size: u64,
     permissions: Option<Permissions>,
 }
 

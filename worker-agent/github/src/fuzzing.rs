@@ -4,11 +4,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::{Checks, Error, PullRef};
 
-/// All that a successful answer may be: a pull request, an issue, comments, a file, a repository.
+/// All that a successful answer may be: a pull request, an issue, comments, a file, a tree, a blob, a repository.
 pub fn answer(body: &[u8]) -> Option<PullRef> {
     crate::issues::fuzzing::issue(body);
     crate::issues::fuzzing::comments(body, "mainloop[bot]");
     crate::client::fuzzing::answer(body, 4096);
+    crate::objects::answer(body);
     crate::pulls::fuzzing::pull(body)
 }
 

@@ -9,7 +9,7 @@ mod neutralise;
 
 use std::fmt::Write as _;
 
-pub use neutralise::{neutralise, neutralise_line, visible};
+pub use neutralise::{commit_effect, neutralise, neutralise_line, visible};
 
 use crate::verdict::{FailedCheck, Verdict};
 

@@ -31,7 +31,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 pub use event::{Event, Events};
-pub use git::PushGate;
+pub use git::{HeldChange, PushGate, Refusal, Screen};
 pub use model::{Credential, Meter, Usage};
 
 use self::body::Body;
@@ -160,6 +160,11 @@ impl Proxy {
     /// Whether pushes may pass; closed at first.
     pub fn gate(&self) -> PushGate {
         self.routes.git.gate()
+    }
+
+    /// What looks at pushes, where something does.
+    pub fn screen(&self) -> Option<Screen> {
+        self.routes.git.screen()
     }
 
     /// The spending of the attempt.

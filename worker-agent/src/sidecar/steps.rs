@@ -112,6 +112,7 @@ impl Worker {
             },
             repository: format!("{}/{}", repository.owner, repository.name),
             base_branch: base.branch,
+            notes: base.notes,
             references,
             answers: self
                 .words
@@ -229,6 +230,9 @@ impl Worker {
                 self.github.add_label(pull.number, UNFINISHED).await?;
                 pull
             }
+            Err(error) if error.class() == Class::Validation => {
+                return Err(self.refused_pull(&base.branch, error).await);
+            }
             other => other?,
         };
         let link = Link {
@@ -243,6 +247,17 @@ impl Worker {
         };
         self.link.report(version, Fact::PullRequestOpened(fact));
         Ok(())
+    }
+
+    /// Why GitHub opens no pull request: a base branch that is gone has a name of its own.
+    async fn refused_pull(&self, base: &str, error: mainloop_github::Error) -> Failure {
+        match self.github.branch_head(base).await {
+            Ok(None) => Failure::new(
+                FailureReason::BaseGone,
+                format!("the repository no longer has a branch {base}"),
+            ),
+            _ => error.into(),
+        }
     }
 
     /// As [`Self::ensure_pull`], at a push in mid-turn: what fails here is tried again at the end of the turn.

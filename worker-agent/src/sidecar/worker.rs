@@ -5,6 +5,7 @@
 
 mod claude;
 mod host;
+mod leave;
 mod pace;
 mod repository;
 mod stall;
@@ -31,6 +32,7 @@ use tokio::{
 use uuid::Uuid;
 
 pub(crate) use self::claude::{Conversation, PlanKeeper, Talk};
+pub(crate) use self::leave::Leave;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::repository::fuzzing;
@@ -142,6 +144,7 @@ impl Worker {
             policy,
             earlier_cost_micros,
             human_words,
+            allowed_changes,
             ..
         } = welcome;
         let task = task.ok_or(Error::Welcome("task"))?;
@@ -165,6 +168,11 @@ impl Worker {
             earlier_cost_micros,
         )
         .await?;
+        if let Some(screen) = host.screen() {
+            for hash in &allowed_changes {
+                screen.allow(hash);
+            }
+        }
         Ok(Self {
             link,
             github,

@@ -396,7 +396,7 @@ pub(super) const WALLS: [Attack; 34] = [
 ];
 
 /// Pushes by git itself.
-pub(super) const PUSHES: [Attack; 13] = [
+pub(super) const PUSHES: [Attack; 19] = [
     attack(
         "the base branch",
         "push('origin', 'HEAD:refs/heads/main')",
@@ -449,6 +449,36 @@ pub(super) const PUSHES: [Attack; 13] = [
         "a hundred megabytes",
         "[sh('head -c 100M /dev/urandom > /work/big && git checkout -q --detach && cp /work/big . && git add big && git -c core.compression=0 commit -qm big'), push('origin', 'HEAD:refs/heads/big'), sh(f'git checkout -q {BRANCH[11:]}')][1]",
         "not pushed",
+    ),
+    attack(
+        "a workflow",
+        "[sh('git checkout -q --detach && echo x >> .github/workflows/ci.yml && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a workflow that is moved in",
+        "[sh('git checkout -q --detach && git mv README.md .github/workflows/readme.yml && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a folder of workflows that is a link",
+        "[sh('git checkout -q --detach && git mv .github/workflows evil && ln -s ../evil .github/workflows && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a workflow in another case",
+        "[sh('git checkout -q --detach && mkdir -p .GitHub/Workflows && echo x > .GitHub/Workflows/x.yml && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a pack of no meaning",
+        "post(f'{GIT}/git-receive-pack', lines(f'{A} {B} {BRANCH}\\0report-status') + b'0000' + b'zzzzgarbage that goes on')",
+        "malformed",
+    ),
+    attack(
+        "a pack that swells",
+        "post(f'{GIT}/git-receive-pack', lines(f'{A} {B} {BRANCH}\\0report-status') + b'0000' + b'PACK\\0\\0\\0\\2\\0\\0\\0\\1\\xa0\\x80\\x80\\xa0\\x01' + __import__('zlib').compress(bytes(40 << 20)))",
+        "too much to be checked",
     ),
 ];
 

@@ -81,13 +81,14 @@ async fn repository_tells_what_the_token_may_do() {
     let server = Server::start(|_| {
         ok(json!({
             "default_branch": "trunk", "html_url": "https://h/o/r", "clone_url": "https://h/o/r.git",
-            "archived": false, "has_issues": true, "private": true, "permissions": {"push": true, "pull": true},
+            "archived": false, "has_issues": true, "private": true, "size": 5000, "permissions": {"push": true, "pull": true},
         }))
     })
     .await;
     let repository = server.client().repository().await.unwrap();
     assert_eq!(repository.default_branch, "trunk");
     assert_eq!(repository.can_push, Some(true));
+    assert_eq!(repository.size_kib, 5000);
     assert!(repository.private && repository.has_issues && !repository.archived);
 }
 

@@ -4,6 +4,7 @@
 mod forward;
 mod git;
 mod model;
+mod screen;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,7 @@ impl World {
                 repository: "r".into(),
                 branch: "mainloop/task".into(),
                 token: Some("git-token".into()),
+                screen: None,
             },
             forward: fwd::Options::default(),
         };

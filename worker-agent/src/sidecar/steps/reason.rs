@@ -32,6 +32,10 @@ const GIT: &[(&str, Reason)] = &[
     ("gh013", Reason::BranchProtected),
     ("repository rule violations", Reason::BranchProtected),
     ("archived", Reason::RepositoryArchived),
+    (
+        "could not be asked what the push changes",
+        Reason::GithubUnavailable,
+    ),
     ("hook declined", Reason::PushRejected),
     ("remote rejected", Reason::PushRejected),
     ("repository not found", Reason::RepositoryAbsent),
@@ -55,6 +59,9 @@ const GIT: &[(&str, Reason)] = &[
 /// What git failed for, by what it said.
 pub(super) fn of_git(message: &str) -> Reason {
     let message = message.to_lowercase();
+    if message.contains("git fetch") && message.contains("did not end within") {
+        return Reason::CloneTimeout;
+    }
     GIT.iter()
         .find(|(part, _)| message.contains(part))
         .map_or(Reason::Git, |(_, reason)| *reason)
@@ -88,6 +95,14 @@ mod tests {
                 Reason::RepositoryAbsent,
             ),
             ("fatal: write error: No space left on device", Reason::Disk),
+            (
+                "! [remote rejected] x -> x (mainloop: the code host could not be asked what the push changes, try again: no answer)",
+                Reason::GithubUnavailable,
+            ),
+            (
+                "git fetch -q --no-tags origin +refs/heads/main: did not end within 1800s",
+                Reason::CloneTimeout,
+            ),
             ("fatal: early EOF", Reason::Git),
         ] {
             assert_eq!(of_git(message), reason, "{message}");

@@ -8,12 +8,16 @@ use mainloop_proto::v1::{
 
 use super::{Failure, plan};
 use crate::{
-    channel::{Diffstat, Harness},
+    channel::{self, Diffstat, Harness},
     sidecar::{
         claude::{FailureClass, Mode, TurnEnd, prompts},
-        worker::{Conversation, PlanKeeper, Talk, Worker},
+        proxy::Refusal,
+        worker::{Conversation, Leave, PlanKeeper, Talk, Worker},
     },
 };
+
+/// How often Claude is told why its push does not pass before a person is.
+const TOLD: u32 = 2;
 
 pub(super) async fn implement(
     worker: &mut Worker,
@@ -126,12 +130,15 @@ async fn turn(
     let Some(last_words) = last_words else {
         return Err(failure);
     };
-    Err(match publish(worker, version, harness).await {
-        Ok(()) => Failure {
-            message: format!("{}\n\n{last_words}", failure.message),
-            ..failure
-        },
-        Err(unpublished) => unpublished,
+    let pushed = match push(worker, version, harness).await {
+        Ok(()) => "What is done is pushed.".to_owned(),
+        // A person decides on the next attempt, which finds it.
+        Err(error) => format!("Not everything is pushed: {error}."),
+    };
+    show(worker, version, harness).await?;
+    Err(Failure {
+        message: format!("{}\n\n{pushed} {last_words}", failure.message),
+        ..failure
     })
 }
 
@@ -142,19 +149,60 @@ async fn wrap_up(worker: &mut Worker, talk: &Talk<'_>, conversation: &mut Conver
     let prompt = prompts::wrap_up();
     match worker.turn(talk, conversation, &prompt, &mut NoPlan).await {
         Ok(TurnEnd::Completed { text, .. }) => {
-            format!("What is done is pushed. Claude's summary:\n\n{text}")
+            format!("Claude's summary:\n\n{text}")
         }
-        Ok(_) | Err(_) => "Claude did not come to sum up. What is done is pushed.".to_owned(),
+        Ok(_) | Err(_) => "Claude did not come to sum up.".to_owned(),
     }
 }
 
-/// Publishes what the turn left: commits, branch and pull request.
-async fn publish(worker: &mut Worker, version: i64, harness: &Harness) -> Result<(), Failure> {
+/// Commits and pushes what the turn left.
+async fn push(worker: &mut Worker, version: i64, harness: &Harness) -> Result<(), channel::Error> {
     worker.link.writable().await;
     worker.renew();
-    let published = harness.publish(text::title(&worker.task.title)).await;
+    let pushed = harness.publish(text::title(&worker.task.title)).await;
     worker.drain_proxy_events(version);
-    published.map_err(Failure::git)?;
+    pushed.map(drop)
+}
+
+/// Pushes what the turn left. Where the push does not pass as it is, a person or Claude is asked. The last words of the
+/// last turn.
+async fn publish(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    mut summary: String,
+) -> Result<String, Failure> {
+    let mut told = 0;
+    loop {
+        let Err(error) = push(worker, version, harness).await else {
+            return Ok(summary);
+        };
+        let prompt = match worker.take_refusal() {
+            None => return Err(Failure::git(error)),
+            Some(Refusal::Held(held)) => {
+                harness.auto_push(false).await.map_err(Failure::git)?;
+                match worker.ask_leave(version, held).await {
+                    Leave::Given => continue,
+                    Leave::NotGiven(words) => prompts::change_not_allowed(&words),
+                }
+            }
+            Some(Refusal::Definitions(why) | Refusal::Message(why)) if told < TOLD => {
+                told += 1;
+                prompts::push_refused(&why)
+            }
+            Some(Refusal::Definitions(why)) => {
+                return Err(Failure::new(FailureReason::WorkflowRefused, why));
+            }
+            Some(Refusal::Message(why) | Refusal::Unreadable(why)) => {
+                return Err(Failure::new(FailureReason::PushRejected, why));
+            }
+        };
+        summary = turn(worker, version, harness, &prompt).await?;
+    }
+}
+
+/// Ends the pushes of a turn: what is on GitHub is told, and has its pull request.
+async fn show(worker: &mut Worker, version: i64, harness: &Harness) -> Result<(), Failure> {
     harness.auto_push(false).await.map_err(Failure::git)?;
     worker.refuse_pushes();
     // A push of an attempt that died before it could report is seen here, at the code host.
@@ -180,7 +228,8 @@ async fn finish(
     before: Option<String>,
     summary: String,
 ) -> Result<(), Failure> {
-    publish(worker, version, harness).await?;
+    let summary = publish(worker, version, harness, summary).await?;
+    show(worker, version, harness).await?;
     let diffstat = harness.diffstat().await.map_err(Failure::git)?;
     worker.task.summary.clone_from(&summary);
     let fact = WorkFinished {

@@ -680,6 +680,7 @@ mod tests {
                 assumed: false,
                 answers: answers.iter().map(ToString::to_string).collect(),
                 text: text.to_owned(),
+                approved: false,
             };
             super::replies(answer, questions)
         };

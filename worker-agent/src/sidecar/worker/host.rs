@@ -4,7 +4,7 @@ use std::{iter, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mainloop_github::{Client, Repo};
-use mainloop_proto::v1::{Credentials, ModelCredentialKind, Task, WorkerPolicy};
+use mainloop_proto::v1::{Credentials, ModelCredentialKind, Task, WorkerPolicy, WorkflowFiles};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -124,11 +124,18 @@ impl Host {
         let sandbox = sandbox(&config)?;
         let dir = config.dir;
         sandbox.prepare().map_err(Error::Sandbox)?;
+        let screening = git::Screening {
+            options: git::screen::Options {
+                github: github.clone(),
+                workflow_files: workflow_files(policy),
+            },
+            dir: dir.clone(),
+        };
         let options = proxy::Options {
             socket: sandbox.proxy_socket(),
             socket_mode: if sandbox.ids.is_some() { 0o666 } else { 0o600 },
             model: model_options(credentials, policy, task, spent_micros)?,
-            git: git_options(credentials, task, branch)?,
+            git: git_options(credentials, task, branch, screening)?,
             forward: forward_options(credentials, policy)?,
         };
         let (proxy, proxy_events) = Proxy::start(options).await?;
@@ -184,6 +191,11 @@ impl Host {
                 .expect("a String takes any text");
         }
         text
+    }
+
+    /// What looks at pushes.
+    pub(super) fn screen(&self) -> Option<proxy::Screen> {
+        self.proxy.screen()
     }
 
     /// What the task has cost so far, in millionths of a US dollar.
@@ -329,6 +341,7 @@ fn git_options(
     credentials: &Credentials,
     task: &Task,
     branch: &str,
+    screening: git::Screening,
 ) -> Result<git::Options, Error> {
     let repository = task.repository.clone().unwrap_or_default();
     Ok(git::Options {
@@ -337,7 +350,17 @@ fn git_options(
         repository: repository.name,
         branch: branch.to_owned(),
         token: git_token(credentials),
+        screen: Some(screening),
     })
+}
+
+/// What policy does about pushes that change CI definitions; a person is asked where it says nothing.
+fn workflow_files(policy: &WorkerPolicy) -> git::WorkflowFiles {
+    match policy.workflow_files() {
+        WorkflowFiles::Unspecified | WorkflowFiles::Ask => git::WorkflowFiles::Ask,
+        WorkflowFiles::Allow => git::WorkflowFiles::Allow,
+        WorkflowFiles::Refuse => git::WorkflowFiles::Refuse,
+    }
 }
 
 fn git_token(credentials: &Credentials) -> Option<SecretString> {

@@ -3,13 +3,15 @@
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod left_out;
 
 use std::collections::BTreeMap;
 
 use mainloop_github::Class;
-use mainloop_proto::v1::{FailureReason, Task};
+use mainloop_proto::v1::{FailureReason, ProgressNoted, Task, milestone::Fact};
 use serde::Deserialize;
 
+use self::left_out::LeftOut;
 use super::{Worker, claude::notice};
 use crate::{
     channel::{self, AcceptError, Harness, Prepare, Prepared, Setup},
@@ -24,6 +26,8 @@ use crate::{
 const GUIDANCE: [&str; 2] = ["CLAUDE.md", "AGENTS.md"];
 /// The repository's own wishes.
 const WISHES: &str = ".mainloop.toml";
+/// What says which files Git LFS keeps, and which folders are other repositories.
+const LEFT_OUT: [&str; 2] = [".gitattributes", ".gitmodules"];
 /// Longest of these files, in bytes.
 const MAX_FILE: usize = 256 * 1024;
 /// Longest slug in a branch's name.
@@ -40,6 +44,8 @@ pub(crate) struct Base {
     pub(crate) env: BTreeMap<String, String>,
     /// Issues are on: without them the plan lives on the task alone.
     pub(crate) has_issues: bool,
+    /// What of it is not there, for Claude.
+    pub(crate) notes: Vec<String>,
     sha: String,
     setup: Vec<String>,
     is_set_up: bool,
@@ -116,6 +122,7 @@ impl Worker {
                 "it is read-only",
             ));
         }
+        self.fits(repository.size_kib)?;
         let is_default = self.task.base_ref.is_empty();
         let branch = if is_default {
             repository.default_branch
@@ -154,17 +161,44 @@ impl Worker {
                 format!("{WISHES} of the base commit is refused: {error}"),
             )
         })?;
+        let [attributes, modules] = LEFT_OUT;
+        let left_out = LeftOut::of(
+            &self.text_at(attributes, &sha).await?.unwrap_or_default(),
+            &self.text_at(modules, &sha).await?.unwrap_or_default(),
+        );
+        for text in left_out.for_people() {
+            let version = self.link.assignment().borrow().phase_version;
+            let fact = ProgressNoted { text };
+            self.link.note(version, Fact::ProgressNoted(fact));
+        }
         let base = Base {
             branch,
             guidance,
             env: wishes.env,
             has_issues: repository.has_issues,
+            notes: left_out.for_claude(),
             sha,
             setup: wishes.setup,
             is_set_up: false,
         };
+        if let Some(screen) = self.host.screen() {
+            screen.set_base(&base.branch, &base.sha);
+        }
         self.base = Some(base.clone());
         Ok(base)
+    }
+
+    /// Whether policy lets a repository of this size be cloned.
+    fn fits(&self, size_kib: u64) -> Result<(), Failure> {
+        let size = size_kib >> 10;
+        let limit = u64::try_from(self.policy.max_repository_mib).unwrap_or_default();
+        if limit == 0 || size <= limit {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureReason::RepositoryTooLarge,
+            format!("it has {size} MiB, and policy lets workers clone {limit} MiB"),
+        ))
     }
 
     async fn text_at(&self, path: &str, sha: &str) -> Result<Option<String>, Failure> {
