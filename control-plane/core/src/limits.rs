@@ -20,6 +20,8 @@ pub struct Limits {
     pub resume_after_limit: bool,
     /// What a head without checks means.
     pub no_ci: NoCi,
+    /// What is done where checks skip drafts.
+    pub ready_before_ci: ReadyBeforeCi,
     /// How long a worker may take to say hello.
     pub start: SignedDuration,
     /// How long `Plan` may take, without the time that a person takes.
@@ -46,6 +48,7 @@ impl Default for Limits {
             max_waits: 24,
             resume_after_limit: true,
             no_ci: NoCi::Ask,
+            ready_before_ci: ReadyBeforeCi::Ask,
             start: SignedDuration::from_secs(120),
             plan: SignedDuration::from_mins(60),
             implement: SignedDuration::from_hours(4),
@@ -99,4 +102,13 @@ pub enum NoCi {
     Accept,
     /// The task fails.
     Fail,
+}
+
+/// What is done where the checks of a draft never run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyBeforeCi {
+    /// A person decides.
+    Ask,
+    /// The pull request is marked ready for review, and then its checks are awaited.
+    Always,
 }

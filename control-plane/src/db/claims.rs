@@ -5,6 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Applied, Error, Occurrence, Store, execute, holds, query, transition};
+use crate::texts;
 
 /// One replica claims at a time, so that the caps hold exactly.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7224211)";
@@ -157,6 +158,7 @@ impl Store {
         }
         let event = match row.task.wait {
             Wait::Until { .. } => Event::WaitElapsed,
+            Wait::Ci if texts::none_has_begun(&row.checks) => Event::CiNotStarted,
             Wait::None | Wait::Ci | Wait::Human(_) => Event::DeadlinePassed,
         };
         transition::apply_in(&transaction, row, now, &Occurrence::new(event, "plane")).await?;

@@ -408,6 +408,7 @@ fn event(item: &ItemRow, task: &TaskRow, decision: &Decision) -> Option<Event> {
         (Choice::Approve, Gate::Plan) => Event::PlanApproved {
             hash: item.plan_hash.clone(),
         },
+        (Choice::Approve, Gate::Stuck(Reason::CiDraft)) => Event::ReadyAllowed,
         (Choice::Approve, _) => Event::UncheckedAccepted,
         (Choice::Reject, Gate::Spawn) => Event::SpawnRejected,
         (Choice::Reject, Gate::Plan) => Event::PlanRejected,

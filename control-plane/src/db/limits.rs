@@ -1,7 +1,7 @@
 //! The workflow's limits as they stand in policy files and in a task's snapshot: seconds and counts.
 
 use jiff::SignedDuration;
-use mainloop_core::{Limits, NoCi};
+use mainloop_core::{Limits, NoCi, ReadyBeforeCi};
 use serde::{Deserialize, Serialize};
 
 /// Limits in their written form; what is left out has the default.
@@ -18,6 +18,8 @@ pub struct Written {
     pub resume_after_limit: bool,
     /// What a head without checks means: `ask`, `accept` or `fail`.
     pub no_ci: WrittenNoCi,
+    /// What is done where checks skip drafts: `ask` or `always`.
+    pub ready_before_ci: WrittenReadyBeforeCi,
     /// Seconds until a worker says hello.
     pub start_seconds: u32,
     /// Seconds for `Plan`.
@@ -61,6 +63,16 @@ pub enum WrittenNoCi {
     Fail,
 }
 
+/// See [`ReadyBeforeCi`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenReadyBeforeCi {
+    /// A person decides.
+    Ask,
+    /// The pull request is marked ready.
+    Always,
+}
+
 impl Default for Written {
     fn default() -> Self {
         let limits = Limits::default();
@@ -75,6 +87,10 @@ impl Default for Written {
                 NoCi::Ask => WrittenNoCi::Ask,
                 NoCi::Accept => WrittenNoCi::Accept,
                 NoCi::Fail => WrittenNoCi::Fail,
+            },
+            ready_before_ci: match limits.ready_before_ci {
+                ReadyBeforeCi::Ask => WrittenReadyBeforeCi::Ask,
+                ReadyBeforeCi::Always => WrittenReadyBeforeCi::Always,
             },
             start_seconds: seconds(limits.start),
             plan_seconds: seconds(limits.plan),
@@ -100,6 +116,10 @@ impl From<&Written> for Limits {
                 WrittenNoCi::Ask => NoCi::Ask,
                 WrittenNoCi::Accept => NoCi::Accept,
                 WrittenNoCi::Fail => NoCi::Fail,
+            },
+            ready_before_ci: match written.ready_before_ci {
+                WrittenReadyBeforeCi::Ask => ReadyBeforeCi::Ask,
+                WrittenReadyBeforeCi::Always => ReadyBeforeCi::Always,
             },
             start: seconds(written.start_seconds),
             plan: seconds(written.plan_seconds),

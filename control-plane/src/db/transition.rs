@@ -26,7 +26,7 @@ plan_revision = $21, plan_hash = $22, plan_approved = $23, head_sha = $24, green
 pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $32, guidance = $33, diffstat = $34, \
 summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
 queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $44, \
-ci_allowed = $45, generation = $46, superseded = $47 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
+ci_allowed = $45, generation = $46, superseded = $47, ready_first = $48 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
 const EVENT: &str = "\
 INSERT INTO event (task_id, seq, at, kind, text, actor, attempt, detail, ignored) VALUES ($1, $2, clock_timestamp(), $3, $4, \
@@ -357,6 +357,7 @@ fn shows_that_services_answer(event: &Event) -> bool {
             | Event::CiPassed { .. }
             | Event::CiFailed { .. }
             | Event::CiAbsent { .. }
+            | Event::CiHeld { .. }
             | Event::MarkedReady { .. }
     )
 }
@@ -491,6 +492,7 @@ async fn store_task(
             &task.ci_allowed.map(signed),
             &signed(task.generation),
             &row.superseded,
+            &task.ready_first,
         ],
     )
     .await?;
