@@ -274,6 +274,29 @@ fn fenced(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn checks_have_not_begun_where_all_that_are_awaited_are_queued() {
+        let check = |state: &str, queued: bool| json!({ "state": state, "queued": queued });
+        for (checks, none) in [
+            (json!([]), false),
+            (json!([check("passed", false)]), false),
+            (
+                json!([check("pending", true), check("passed", false)]),
+                true,
+            ),
+            (
+                json!([check("pending", true), check("pending", false)]),
+                false,
+            ),
+            // As an older worker told it.
+            (json!([{ "state": "pending" }]), false),
+        ] {
+            assert_eq!(super::none_has_begun(&checks), none, "{checks}");
+        }
+    }
+
     #[test]
     fn no_log_ends_its_block() {
         assert_eq!(super::fenced("a\n```\nb"), "````\na\n```\nb\n````");

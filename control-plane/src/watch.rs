@@ -170,7 +170,6 @@ impl Watch {
         let Class::RateLimited { until: Some(until) } = error.class() else {
             return self.store.pull_failed(watched.task).await;
         };
-        tracing::warn!(%until, error = errors::chain(error), "the code host limits the token");
         let failure = Failure {
             reason: Reason::GithubLimit,
             message: errors::chain(error),
@@ -178,6 +177,7 @@ impl Watch {
         self.store
             .hold_until(Credential::CodeHost, watched.task, &failure, until)
             .await?;
+        tracing::warn!(%until, error = failure.message, "the code host limits the token");
         let wait = until.duration_since(Timestamp::now());
         let wait = Duration::try_from(wait).unwrap_or_default();
         self.store

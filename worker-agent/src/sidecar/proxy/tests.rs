@@ -4,6 +4,7 @@
 mod forward;
 mod git;
 mod model;
+mod stalls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -195,13 +195,17 @@ impl hyper::body::Body for Sent {
 
 /// An answer's body, which fails where nothing comes for too long. What its reader does not ask for is not awaited.
 #[derive(Debug)]
-pub(super) struct Heard {
-    body: Incoming,
+pub(super) struct Heard<B = Incoming> {
+    body: B,
     silence: Duration,
     waits: Option<Pin<Box<Sleep>>>,
 }
 
-impl hyper::body::Body for Heard {
+impl<B> hyper::body::Body for Heard<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -310,4 +314,33 @@ fn builder() -> hyper_util::client::legacy::Builder {
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(4);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::poll;
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_silence_ends_an_answer_and_not_its_length() {
+        let (sender, receiver) = mpsc::channel(1);
+        let mut heard = Heard {
+            body: StreamBody::new(ReceiverStream::new(receiver)),
+            silence: Duration::from_hours(1),
+            waits: None,
+        };
+        for _ in 0..3 {
+            assert!(poll!(heard.frame()).is_pending());
+            assert!(heard.waits.is_some(), "silence is counted");
+            let frame = Frame::data(Bytes::from_static(b"."));
+            sender.send(Ok::<_, BodyError>(frame)).await.unwrap();
+            assert!(poll!(heard.frame()).is_ready());
+            assert!(heard.waits.is_none(), "and begins anew with each piece");
+        }
+    }
 }
