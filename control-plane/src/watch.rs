@@ -4,12 +4,10 @@
 //! Polls by conditional requests, which cost nothing of the rate limit while nothing changes. A pull request that
 //! cannot be read is asked for again later, ever more slowly; the task stays as it is.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use mainloop_core::{Credential, Event, Failure, Reason};
 use mainloop_github::{Class, Client, Conditional, PullRef, PullState, Quota, Repo};
@@ -215,17 +213,17 @@ struct Seen {
     draft: bool,
     base: String,
     /// A digest of title and body: what they say is the code host's.
-    text: u64,
+    text: String,
 }
 
 impl Seen {
     fn of(pull: &PullRef) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (&pull.title, &pull.body).hash(&mut hasher);
+        let text = format!("{}\n{}", pull.title, pull.body);
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
         Self {
             draft: pull.draft,
             base: pull.base.clone(),
-            text: hasher.finish(),
+            text: STANDARD.encode(digest.as_ref()),
         }
     }
 

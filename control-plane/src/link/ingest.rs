@@ -264,20 +264,20 @@ fn reading(milestone: &Milestone) -> Reading {
                 },
             )
         }
-        Fact::CiHeld(held) => {
-            let hold = match held.hold() {
+        Fact::CiHeld(seen) => {
+            let hold = match seen.hold() {
                 v1::CiHold::Unspecified => return Reading::Nothing,
                 v1::CiHold::Approval => CiHold::Approval,
                 v1::CiHold::Draft => CiHold::Draft,
             };
             workflow(
                 Event::CiHeld {
-                    sha: held.sha.clone(),
+                    sha: seen.sha.clone(),
                     hold,
                 },
-                json!({ "sha": held.sha }),
+                json!({ "sha": seen.sha }),
                 Facts {
-                    checks: Some(checks(&held.checks)),
+                    checks: Some(checks(&seen.checks)),
                     ..Facts::default()
                 },
             )

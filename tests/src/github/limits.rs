@@ -19,7 +19,7 @@ const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// All rate limits of the site.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limits {
-    used: HashMap<(String, &'static str), Used>,
+    used: HashMap<(String, &'static str), Count>,
     /// Writes that each user may still make before the secondary limit.
     writes: HashMap<String, u64>,
     closed: HashMap<String, Timestamp>,
@@ -27,7 +27,7 @@ pub(super) struct Limits {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Used {
+struct Count {
     limit: u64,
     used: u64,
     reset: Timestamp,
@@ -38,18 +38,18 @@ impl Limits {
         Timestamp::now() + self.ahead
     }
 
-    fn of(&mut self, login: &str, resource: &'static str) -> &mut Used {
+    fn of(&mut self, login: &str, resource: &'static str) -> &mut Count {
         let now = self.now();
         let used = self
             .used
             .entry((login.to_owned(), resource))
-            .or_insert(Used {
+            .or_insert(Count {
                 limit: RATE_LIMIT,
                 used: 0,
                 reset: now + HOUR,
             });
         if used.reset <= now {
-            *used = Used {
+            *used = Count {
                 limit: used.limit,
                 used: 0,
                 reset: now + HOUR,

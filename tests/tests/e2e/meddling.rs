@@ -36,12 +36,14 @@ fn thinking(gate: &Gate) -> Script {
     ))
 }
 
+/// What a person does to a task's pull request.
+type Act = fn(&Person<'_>, &Task) -> Result<()>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_request_that_goes_away_in_mid_turn_cancels_the_task_and_ends_its_worker()
 -> Result<()> {
     let close = |person: &Person<'_>, task: &Task| person.close(REPO, pull_number(task)?);
     let delete = |person: &Person<'_>, task: &Task| person.delete_branch(REPO, &task.now().branch);
-    type Act = fn(&Person<'_>, &Task) -> Result<()>;
     for act in [close as Act, delete as Act] {
         let gate = Gate::closed();
         let world = World::scripted(thinking(&gate)).await?;
@@ -101,7 +103,7 @@ async fn looked_at(world: &World, number: u64) {
             .count()
     };
     let before = world.github().read(looks);
-    // The worker looks as well, and not more often than once between two looks of ours: four will do.
+    // The worker that awaits checks looks as well, a little more often.
     world
         .github()
         .wait_for("looks at the pull request", |site| {

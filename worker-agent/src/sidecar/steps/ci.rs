@@ -48,7 +48,7 @@ pub(super) async fn await_ci(
     let mut changed = began;
     let mut limits_told = false;
     let mut pull = Pull::default();
-    let mut held = None;
+    let mut asked = None;
     let mut troubles = 0;
     let mut frugal = false;
     loop {
@@ -90,14 +90,14 @@ pub(super) async fn await_ci(
         } else if nothing_ran
             && pull.draft
             && began.elapsed() >= no_ci_after
-            && (held == Some(CiHold::Draft) || skips_drafts(worker, &work.sha).await?)
+            && (asked == Some(CiHold::Draft) || skips_drafts(worker, &work.sha).await?)
         {
             Some(CiHold::Draft)
         } else {
             None
         };
-        if hold != held {
-            held = hold;
+        if hold != asked {
+            asked = hold;
             told.clear();
             match hold {
                 Some(hold) => {
@@ -395,7 +395,7 @@ mod tests {
                 items: items.collect(),
                 limited: Vec::new(),
             };
-            left_to_people(&checks, Duration::from_secs(2), Duration::from_secs(120))
+            left_to_people(&checks, Duration::from_secs(2), Duration::from_mins(2))
                 .map(|wait| wait.as_secs())
         };
         let approval = State::Done(Conclusion::ActionRequired);

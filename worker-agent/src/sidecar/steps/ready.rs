@@ -17,8 +17,11 @@ pub(super) async fn ready_first(worker: &mut Worker, sha: &str) -> Result<Option
         return Ok(None);
     };
     let pull = worker.github.pull(number).await?;
-    if !pull.draft || pull.state != PullState::Open || pull.head_sha != sha {
+    if !pull.draft || pull.state != PullState::Open {
         return Ok(None);
+    }
+    if let Some(moved) = worker.moved(&pull, sha).await? {
+        return Ok(Some(moved));
     }
     worker.link.writable().await;
     let now = worker.github.mark_ready(&pull).await?;
