@@ -60,7 +60,9 @@ impl Limits {
 
     /// Lets `login` make so many requests more, until the reset.
     pub(super) fn leave(&mut self, login: &str, left: u64, reset_in: SignedDuration) {
+        // On a whole second, as it is told: nobody is refused after it.
         let reset = self.now() + reset_in;
+        let reset = Timestamp::from_second(reset.as_second()).unwrap_or(reset);
         let used = self.of(login, "core");
         (used.used, used.reset) = (used.limit.saturating_sub(left), reset);
     }
