@@ -110,6 +110,14 @@ impl Tokens {
         }
     }
 
+    /// The name of the rate limit that requests for `repo` count against: one for all, or one for each installation.
+    pub fn limit_of(&self, repo: &Repo) -> String {
+        match self {
+            Self::Given(_) => String::new(),
+            Self::Minted(_) => repo.owner.to_lowercase(),
+        }
+    }
+
     /// Whom they speak as.
     pub async fn login(&self, api: &Url) -> Result<String, Error> {
         match self {

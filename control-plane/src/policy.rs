@@ -539,6 +539,7 @@ pub fn worker_policy(snapshot: &serde_json::Value) -> WorkerPolicy {
         setup_seconds: seconds(policy.setup_seconds),
         no_ci_after_seconds: seconds(policy.no_ci_after_seconds),
         stall_seconds: seconds(policy.stall_seconds),
+        watch_seconds: seconds(policy.watch_seconds),
         committer_name: policy.committer.name,
         committer_email: policy.committer.email,
         close_issue_on_merge: policy.close_issue_on_merge,

@@ -1,6 +1,7 @@
 //! Every sentence that people read about a task's events and gates, in one place.
 
-use mainloop_core::{Event, Gate, NoCi, Phase, Reason, Wait};
+use mainloop_core::{CiHold, Event, Gate, NoCi, Phase, Reason, Wait};
+use mainloop_proto::v1::IssueChange;
 use serde_json::{Value, json};
 
 use crate::db::{Item, TaskRow};
@@ -35,6 +36,7 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::Reminded => "still waits for you".to_owned(),
         Event::ChangeAllowed { .. } => "change of CI definitions allowed".to_owned(),
         Event::UncheckedAccepted => "accepted without checks".to_owned(),
+        Event::ReadyAllowed => "to be marked ready before its checks".to_owned(),
         Event::MoreAttempts { count } => format!("{count} more turns of mending allowed"),
         Event::StartedAfresh => "started afresh on a new branch: waits for a worker".to_owned(),
         Event::ToppedUp => "budget topped up: waits for a worker".to_owned(),
@@ -47,6 +49,7 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::AttemptLost { why } => after_stumble(task, &format!("worker lost: {why}")),
         Event::Suspended => "the plane was stopped: goes on at its next start".to_owned(),
         Event::DeadlinePassed => after_stumble(task, "deadline passed"),
+        Event::CiNotStarted => "CI did not start in time".to_owned(),
         Event::WaitElapsed => "wait is over: waits for a worker".to_owned(),
         Event::PlanStored { revision, .. } => format!("plan ready (revision {revision})"),
         Event::NothingToChange => "nothing to change".to_owned(),
@@ -71,6 +74,17 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
                 _ => format!("CI failed ({names})"),
             }
         }
+        Event::CiHeld {
+            hold: CiHold::Approval,
+            ..
+        } => "CI waits for an approval on the code host".to_owned(),
+        Event::CiHeld {
+            hold: CiHold::Draft,
+            ..
+        } => match &task.task.wait {
+            Wait::Human(_) => "CI skips drafts: a person decides".to_owned(),
+            _ => "CI skips drafts: to be marked ready before its checks".to_owned(),
+        },
         Event::CiAbsent { .. } => match task.limits().no_ci {
             NoCi::Ask => "no CI: a person decides".to_owned(),
             NoCi::Accept => "no CI: accepted by policy".to_owned(),
@@ -120,6 +134,63 @@ pub fn failed_checks(checks: &Value) -> String {
     } else {
         names.join(", ")
     }
+}
+
+/// The word for a check that a person has to act on, as the worker has it.
+const WAITS: &str = "waits for a person";
+
+/// Whether checks are awaited, and nothing has begun any of those.
+pub fn none_has_begun(checks: &Value) -> bool {
+    let mut awaited = checks
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|check| check["state"] == "pending")
+        .peekable();
+    awaited.peek().is_some() && awaited.all(|check| check["queued"] == true)
+}
+
+/// Some of the checks with their pages, below a line; empty for none.
+fn listed(line: &str, checks: &Value, some: impl Fn(&Value) -> bool) -> String {
+    let mut lines: Vec<String> = checks
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|check| some(check))
+        .map(|check| {
+            let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+            format!("- {} {}", text("name"), text("url"))
+                .trim_end()
+                .to_owned()
+        })
+        .collect();
+    lines.dedup();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{line}\n\n{}", lines.join("\n"))
+    }
+}
+
+/// The kind and the sentence of what somebody did to a task's issue.
+pub fn issue_change(change: IssueChange, number: i32) -> Option<(&'static str, String)> {
+    Some(match change {
+        IssueChange::Unspecified => return None,
+        IssueChange::Closed => (
+            "issue_closed",
+            format!("issue #{number} was closed: the task goes on, and the inbox takes answers"),
+        ),
+        IssueChange::Edited => (
+            "issue_edited",
+            format!(
+                "issue #{number} was edited: the plan is the one that was stored, and the edit is not followed"
+            ),
+        ),
+        IssueChange::Gone => (
+            "issue_gone",
+            format!("issue #{number} is gone: the plan is in the inbox and the task alone"),
+        ),
+    })
 }
 
 /// What the item of a gate says when whoever opened it said nothing better.
@@ -174,6 +245,21 @@ fn stuck(reason: Reason, task: &TaskRow, event: &Event) -> String {
             parts.push(fenced(&task.ci_log));
         }
     }
+    match reason {
+        Reason::CiNotStarted | Reason::CiDeadline => {
+            let waited = task.limits().await_ci;
+            parts.push(listed(
+                &format!("Not over after {waited:#}:"),
+                &task.checks,
+                |check| check["state"] == "pending",
+            ));
+        }
+        Reason::CiApproval => parts.push(listed("Waiting for a person:", &task.checks, |check| {
+            check["conclusion"] == WAITS
+        })),
+        _ => {}
+    }
+    parts.retain(|part| !part.is_empty());
     parts.push(row.remedy.to_owned());
     if !task.branch.is_empty() {
         parts.push(format!(
@@ -209,6 +295,29 @@ fn fenced(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn checks_have_not_begun_where_all_that_are_awaited_are_queued() {
+        let check = |state: &str, queued: bool| json!({ "state": state, "queued": queued });
+        for (checks, none) in [
+            (json!([]), false),
+            (json!([check("passed", false)]), false),
+            (
+                json!([check("pending", true), check("passed", false)]),
+                true,
+            ),
+            (
+                json!([check("pending", true), check("pending", false)]),
+                false,
+            ),
+            // As an older worker told it.
+            (json!([{ "state": "pending" }]), false),
+        ] {
+            assert_eq!(super::none_has_begun(&checks), none, "{checks}");
+        }
+    }
+
     #[test]
     fn no_log_ends_its_block() {
         assert_eq!(super::fenced("a\n```\nb"), "````\na\n```\nb\n````");

@@ -1,12 +1,18 @@
-//! Pull requests of tasks without a worker: merged completes a task, closed cancels it.
+//! Pull requests of tasks: merged completes a task, closed cancels it, whether a worker is at work or not. What else
+//! people change there is told.
 //!
 //! Polls by conditional requests, which cost nothing of the rate limit while nothing changes. A pull request that
 //! cannot be read is asked for again later, ever more slowly; the task stays as it is.
 
 use std::{collections::HashMap, time::Duration};
 
-use mainloop_core::Event;
-use mainloop_github::{Class, Client, Conditional, PullState, Repo};
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use mainloop_core::{Credential, Event, Failure, Reason};
+use mainloop_github::{Class, Client, Conditional, PullRef, PullState, Quota, Repo};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -14,7 +20,10 @@ use uuid::Uuid;
 
 use crate::{
     code_host::{Lent, Tokens},
-    db::{self, Occurrence, Store, pulls::Watched},
+    db::{
+        self, Occurrence, Store,
+        pulls::{Change, Watched},
+    },
     errors,
 };
 
@@ -39,6 +48,8 @@ pub struct Watch {
     options: Options,
     /// One client a repository, with its token: making one parses certificates.
     clients: HashMap<String, (Client, Lent)>,
+    /// What is left of each rate limit.
+    quotas: HashMap<String, Quota>,
 }
 
 impl Watch {
@@ -48,6 +59,7 @@ impl Watch {
             store,
             options,
             clients: HashMap::new(),
+            quotas: HashMap::new(),
         }
     }
 
@@ -85,14 +97,27 @@ impl Watch {
             Err(error) => Err(error),
         };
         let stored = match result {
-            Ok(Conditional::NotModified) => Ok(()),
+            Ok(Conditional::NotModified) => {
+                self.store
+                    .pull_seen(watched.task, &watched.etag, None, &[])
+                    .await
+            }
             Ok(Conditional::Changed { pull, etag }) => {
                 let event = match pull.state {
                     PullState::Merged { .. } => Some(Event::PullMerged),
                     PullState::Closed => Some(Event::PullClosed),
                     PullState::Open => None,
                 };
-                self.seen(watched.task, event, etag.as_deref()).await
+                let (task, now) = (watched.task, Seen::of(&pull));
+                let changes = match (&event, Seen::read(watched.seen.clone())) {
+                    (None, Some(before)) => now.changes_since(&before, &pull),
+                    _ => Vec::new(),
+                };
+                self.seen(task, event, etag.as_deref(), &now, &changes)
+                    .await
+            }
+            Err(error) if matches!(error.class(), Class::RateLimited { .. }) => {
+                self.limited(&watched, &error).await
             }
             Err(error) => {
                 if error.class() == Class::Unauthorized {
@@ -102,6 +127,13 @@ impl Watch {
                 tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not look at a pull request");
                 self.store.pull_failed(watched.task).await
             }
+        };
+        let pause = self.quota(&repo(&watched)).pause(1);
+        let stored = match stored {
+            Ok(()) if pause > self.options.interval => {
+                self.store.pull_later(watched.task, pause).await
+            }
+            stored => stored,
         };
         if let Err(error) = stored {
             tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not store a look at a pull request");
@@ -113,13 +145,47 @@ impl Watch {
         task: Uuid,
         event: Option<Event>,
         etag: Option<&str>,
+        now: &Seen,
+        changes: &[Change],
     ) -> Result<(), db::Error> {
         if let Some(event) = event {
             self.store
                 .apply(task, &Occurrence::new(event, "github"))
                 .await?;
         }
-        self.store.pull_seen(task, etag.unwrap_or_default()).await
+        let now = serde_json::to_value(now).ok();
+        self.store
+            .pull_seen(task, etag.unwrap_or_default(), now.as_ref(), changes)
+            .await
+    }
+
+    /// A limit that the watch meets is everybody's: no worker is started into it.
+    async fn limited(
+        &self,
+        watched: &Watched,
+        error: &mainloop_github::Error,
+    ) -> Result<(), db::Error> {
+        let Class::RateLimited { until: Some(until) } = error.class() else {
+            return self.store.pull_failed(watched.task).await;
+        };
+        let failure = Failure {
+            reason: Reason::GithubLimit,
+            message: errors::chain(error),
+        };
+        self.store
+            .hold_until(Credential::CodeHost, watched.task, &failure, until)
+            .await?;
+        tracing::warn!(%until, error = failure.message, "the code host limits the token");
+        let wait = until.duration_since(Timestamp::now());
+        let wait = Duration::try_from(wait).unwrap_or_default();
+        self.store
+            .pull_later(watched.task, wait.max(self.options.interval))
+            .await
+    }
+
+    fn quota(&mut self, repo: &Repo) -> Quota {
+        let name = self.options.tokens.limit_of(repo);
+        self.quotas.entry(name).or_default().clone()
     }
 
     async fn client(&mut self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
@@ -129,14 +195,75 @@ impl Watch {
         {
             return Ok(client.clone());
         }
-        let repo = Repo {
-            owner: watched.owner.clone(),
-            name: watched.name.clone(),
-        };
+        let repo = repo(watched);
         let lent = self.options.tokens.for_watch(&repo).await?;
-        let client = Client::new(&self.options.api, repo, &lent.secret)?;
+        let options = mainloop_github::Options {
+            quota: self.quota(&repo),
+            ..mainloop_github::Options::default()
+        };
+        let client = Client::with(&self.options.api, repo, &lent.secret, options)?;
         self.clients.insert(key, (client.clone(), lent));
         Ok(client)
+    }
+}
+
+/// What people may change of a pull request that stays open.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    draft: bool,
+    base: String,
+    /// A digest of title and body: what they say is the code host's.
+    text: String,
+}
+
+impl Seen {
+    fn of(pull: &PullRef) -> Self {
+        let text = format!("{}\n{}", pull.title, pull.body);
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
+        Self {
+            draft: pull.draft,
+            base: pull.base.clone(),
+            text: STANDARD.encode(digest.as_ref()),
+        }
+    }
+
+    fn read(stored: Option<Value>) -> Option<Self> {
+        stored.and_then(|seen| serde_json::from_value(seen).ok())
+    }
+
+    fn changes_since(&self, before: &Self, pull: &PullRef) -> Vec<Change> {
+        let number = pull.number;
+        let mut changes = Vec::new();
+        let mut tell = |kind, text| changes.push(Change { kind, text });
+        if self.draft && !before.draft {
+            tell(
+                "pull_request_draft",
+                format!("pull request #{number} was made a draft again"),
+            );
+        }
+        if self.base != before.base {
+            tell(
+                "pull_request_retargeted",
+                format!(
+                    "pull request #{number} goes into {} now, not {}",
+                    self.base, before.base
+                ),
+            );
+        }
+        if self.text != before.text {
+            tell(
+                "pull_request_edited",
+                format!("title or body of pull request #{number} was edited, and stays so"),
+            );
+        }
+        changes
+    }
+}
+
+fn repo(watched: &Watched) -> Repo {
+    Repo {
+        owner: watched.owner.clone(),
+        name: watched.name.clone(),
     }
 }
 

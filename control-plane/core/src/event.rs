@@ -33,6 +33,8 @@ pub enum Event {
     },
     /// A person accepted a head whose checks say nothing.
     UncheckedAccepted,
+    /// A person lets the pull request be marked ready before its checks, because they skip drafts.
+    ReadyAllowed,
     /// A person allowed so many more turns of mending.
     MoreAttempts {
         /// How many.
@@ -64,6 +66,8 @@ pub enum Event {
     Suspended,
     /// The deadline of the start or of the step passed.
     DeadlinePassed,
+    /// The deadline of the checks passed, and none of those that are awaited has begun.
+    CiNotStarted,
     /// The point in time that it waited for has come.
     WaitElapsed,
 
@@ -125,6 +129,13 @@ pub enum Event {
         /// The same for the same failure.
         signature: String,
     },
+    /// Nothing is decided before somebody acts on the code host; the worker goes on looking.
+    CiHeld {
+        /// The commit.
+        sha: String,
+        /// What has to be done there.
+        hold: CiHold,
+    },
     /// No check came.
     CiAbsent {
         /// The commit.
@@ -149,6 +160,15 @@ pub enum Event {
     PullClosed,
 }
 
+/// What checks wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CiHold {
+    /// A maintainer's approval.
+    Approval,
+    /// That the pull request is no draft any more.
+    Draft,
+}
+
 impl Event {
     /// The event without its data.
     pub fn kind(&self) -> EventKind {
@@ -163,6 +183,7 @@ impl Event {
             Self::Reminded => EventKind::Reminded,
             Self::ChangeAllowed { .. } => EventKind::ChangeAllowed,
             Self::UncheckedAccepted => EventKind::UncheckedAccepted,
+            Self::ReadyAllowed => EventKind::ReadyAllowed,
             Self::MoreAttempts { .. } => EventKind::MoreAttempts,
             Self::StartedAfresh => EventKind::StartedAfresh,
             Self::ToppedUp => EventKind::ToppedUp,
@@ -175,6 +196,7 @@ impl Event {
             Self::AttemptLost { .. } => EventKind::AttemptLost,
             Self::Suspended => EventKind::Suspended,
             Self::DeadlinePassed => EventKind::DeadlinePassed,
+            Self::CiNotStarted => EventKind::CiNotStarted,
             Self::WaitElapsed => EventKind::WaitElapsed,
             Self::PlanStored { .. } => EventKind::PlanStored,
             Self::NothingToChange => EventKind::NothingToChange,
@@ -187,6 +209,7 @@ impl Event {
             Self::CiRunning { .. } => EventKind::CiRunning,
             Self::CiPassed { .. } => EventKind::CiPassed,
             Self::CiFailed { .. } => EventKind::CiFailed,
+            Self::CiHeld { .. } => EventKind::CiHeld,
             Self::CiAbsent { .. } => EventKind::CiAbsent,
             Self::MarkedReady { .. } => EventKind::MarkedReady,
             Self::StepFailed { .. } => EventKind::StepFailed,
@@ -218,12 +241,12 @@ macro_rules! kinds {
 
 kinds! {
     Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
-    PlanRevised "plan_revised", Answered "answered", AnswerAssumed "answer_assumed", Reminded "reminded", ChangeAllowed "change_allowed", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
+    PlanRevised "plan_revised", Answered "answered", AnswerAssumed "answer_assumed", Reminded "reminded", ChangeAllowed "change_allowed", UncheckedAccepted "unchecked_accepted", ReadyAllowed "ready_allowed", MoreAttempts "more_attempts",
     StartedAfresh "started_afresh", ToppedUp "topped_up", TakenOver "taken_over", GivenUp "given_up",
     CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
-    AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
+    AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", CiNotStarted "ci_not_started", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
     NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",
     ChangeHeld "change_held", BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
-    CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiAbsent "ci_absent",
+    CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiHeld "ci_held", CiAbsent "ci_absent",
     MarkedReady "ready_for_review", StepFailed "step_failed", PullMerged "merged", PullClosed "pull_request_closed",
 }

@@ -10,8 +10,8 @@ mod state;
 mod task;
 mod transition;
 
-pub use event::{Event, EventKind};
-pub use limits::{Limits, NoCi, Unanswered};
+pub use event::{CiHold, Event, EventKind};
+pub use limits::{Limits, NoCi, ReadyBeforeCi, Unanswered};
 pub use reason::{Choice, Credential, REASONS, Reason, Response, Row, troubleshooting};
 pub use state::{Group, State};
 pub use task::{

@@ -28,6 +28,8 @@ pub struct Limits {
     pub assume: SignedDuration,
     /// How long workers may be busy with the task until a person is asked.
     pub task: SignedDuration,
+    /// What is done where checks skip drafts.
+    pub ready_before_ci: ReadyBeforeCi,
     /// How long a worker may take to say hello.
     pub start: SignedDuration,
     /// How long `Plan` may take, without the time that a person takes.
@@ -58,6 +60,7 @@ impl Default for Limits {
             unanswered: Unanswered::Wait,
             assume: SignedDuration::from_hours(1),
             task: SignedDuration::from_hours(24),
+            ready_before_ci: ReadyBeforeCi::Ask,
             start: SignedDuration::from_secs(120),
             plan: SignedDuration::from_mins(60),
             implement: SignedDuration::from_hours(4),
@@ -125,4 +128,13 @@ pub enum NoCi {
     Accept,
     /// The task fails.
     Fail,
+}
+
+/// What is done where the checks of a draft never run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyBeforeCi {
+    /// A person decides.
+    Ask,
+    /// The pull request is marked ready for review, and then its checks are awaited.
+    Always,
 }

@@ -183,6 +183,14 @@ const UNCHECKED: &[Choice] = &[
 const UNCLONED: &[Choice] = &[Choice::Retry, Choice::TakeOver, Choice::Reject];
 /// What a person has to allow.
 const LEAVE: &[Choice] = &[Choice::Approve, Choice::Revise, Choice::Reject];
+/// Checks that wait for a person on the code host.
+const HELD: &[Choice] = &[
+    Choice::Retry,
+    Choice::Approve,
+    Choice::Answer,
+    Choice::TakeOver,
+    Choice::Reject,
+];
 /// Money.
 const MONEY: &[Choice] = &[
     Choice::TopUp,
@@ -209,6 +217,18 @@ reasons! {
         "CI does not finish"
         "The checks of the head were not decided in time."
         "See whether a check hangs or a runner is missing, and retry to wait once more.",
+    CiNotStarted "ci_not_started" Ask UNCHECKED
+        "CI does not start"
+        "Checks of the head were queued all the time, and no runner took one."
+        "See whether a runner with the labels that the jobs ask for is there and free, and retry to wait once more.",
+    CiApproval "ci_approval" Ask HELD
+        "CI waits for an approval"
+        "A maintainer must approve the workflow run, or act on the check, on the code host."
+        "Approve it there: the task goes on by itself when checks run. Approve here to take the head as it is.",
+    CiDraft "ci_draft" Ask UNCHECKED
+        "CI skips drafts"
+        "Nothing checks the head: the pull request is a draft, and the repository's workflows leave drafts out."
+        "Approve to have it marked ready for review so that its checks run; `limits.ready_before_ci` does so without asking.",
     NoCi "no_ci" Ask UNCHECKED
         "No CI"
         "The head of the pull request has no checks, so nothing says whether it works."
@@ -408,6 +428,9 @@ impl Reason {
                 | Self::SameFailure
                 | Self::NoFix
                 | Self::CiDeadline
+                | Self::CiNotStarted
+                | Self::CiApproval
+                | Self::CiDraft
                 | Self::NoCi
                 | Self::NoChange
                 | Self::WorkerLost

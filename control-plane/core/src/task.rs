@@ -43,6 +43,8 @@ pub struct Task {
     pub green: Option<String>,
     /// Number of the pull request.
     pub pull: Option<u32>,
+    /// The pull request is marked ready before its checks: they skip drafts.
+    pub ready_first: bool,
 }
 
 impl Task {
@@ -67,6 +69,7 @@ impl Task {
             head: None,
             green: None,
             pull: None,
+            ready_first: false,
         }
     }
 }
@@ -317,6 +320,11 @@ impl Gate {
     /// Whether the worker itself asks, in the middle of its step.
     pub fn is_the_workers(&self) -> bool {
         matches!(self, Self::Question(_) | Self::Blocker(_) | Self::Change(_))
+    }
+
+    /// Whether the worker goes on with its step: what it waits for is done elsewhere, and it sees that by itself.
+    pub fn looks_on(&self) -> bool {
+        matches!(self, Self::Stuck(Reason::CiApproval | Reason::CiDraft))
     }
 
     /// What a person can choose, the recommended first.

@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
 use crate::{
-    Asked, Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase, PhaseKind,
-    Plan, Reason, Response, Run, Stage, Step, Task, Unanswered, Wait,
+    Asked, CiHold, Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase,
+    PhaseKind, Plan, ReadyBeforeCi, Reason, Response, Run, Stage, Step, Task, Unanswered, Wait,
 };
 
 use EventKind as E;
@@ -60,6 +60,7 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::ChangeAllowed, &[P::Implementing]),
     edge(&[P::FixingCi], E::ChangeAllowed, &[P::FixingCi]),
     edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
+    edge(&[P::Ci], E::ReadyAllowed, &[P::Ci]),
     edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
     edge(
         &[P::Planning, P::Implementing, P::Ci, P::FixingCi, P::Failed],
@@ -118,6 +119,7 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Implementing], E::DeadlinePassed, &[P::Implementing]),
     edge(&[P::Ci], E::DeadlinePassed, &[P::Ci]),
     edge(&[P::FixingCi], E::DeadlinePassed, &[P::FixingCi]),
+    edge(&[P::Ci], E::CiNotStarted, &[P::Ci]),
     edge(&[P::Planning], E::WaitElapsed, &[P::Planning]),
     edge(&[P::Implementing], E::WaitElapsed, &[P::Implementing]),
     edge(&[P::Ci], E::WaitElapsed, &[P::Ci]),
@@ -148,6 +150,7 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Ci], E::CiRunning, &[P::Ci]),
     edge(&[P::Ci], E::CiPassed, &[P::Ci]),
     edge(&[P::Ci], E::CiFailed, &[P::FixingCi, P::Ci]),
+    edge(&[P::Ci], E::CiHeld, &[P::Ci]),
     edge(&[P::Ci], E::CiAbsent, &[P::Ci, P::Failed]),
     edge(&[P::Ci], E::MarkedReady, &[P::Ready]),
     edge(&[P::Planning], E::StepFailed, &[P::Planning]),
@@ -189,7 +192,7 @@ pub enum Want {
     Release(Credential),
     /// What it leaves at the code host is closed, or left, as policy says.
     Tidy,
-    /// The pull request is watched from now on, without a worker.
+    /// The pull request is watched from now on.
     WatchPull,
     /// It no longer is.
     UnwatchPull,
@@ -242,7 +245,7 @@ pub enum Rejected {
 pub fn step(task: &Task) -> Option<Step> {
     match (&task.phase, &task.wait) {
         // A question or a blocker of the worker's own is answered inside its step.
-        (_, Wait::Human(gate)) if !gate.is_the_workers() => None,
+        (_, Wait::Human(gate)) if !gate.is_the_workers() && !gate.looks_on() => None,
         (Phase::Planning, _) => Some(Step::Plan),
         (Phase::Implementing, _) => Some(Step::Implement),
         (Phase::Ci, _) if task.green.is_some() && task.green == task.head => Some(Step::MarkReady),
@@ -326,9 +329,11 @@ fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
         }
         Event::RetryRequested
         | Event::ToppedUp
+        | Event::ReadyAllowed
         | Event::MoreAttempts { .. }
         | Event::StartedAfresh
         | Event::Claimed => true,
+        Event::CiHeld { .. } => after.ready_first && !before.ready_first,
         // Other checks are awaited.
         Event::BranchPushed { .. } => after.phase == Phase::Ci,
         _ => before.phase.kind() != after.phase.kind(),
@@ -360,7 +365,14 @@ fn apply(
             let phase = match gate {
                 Gate::Spawn | Gate::Plan => return Err("the open item takes no answer"),
                 Gate::Stuck(
-                    Reason::CiLimit | Reason::SameFailure | Reason::NoFix | Reason::NoCi,
+                    Reason::CiLimit
+                    | Reason::SameFailure
+                    | Reason::NoFix
+                    | Reason::NoCi
+                    | Reason::CiDeadline
+                    | Reason::CiNotStarted
+                    | Reason::CiApproval
+                    | Reason::CiDraft,
                 ) => Phase::FixingCi,
                 Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => {
                     task.phase.clone()
@@ -399,12 +411,21 @@ fn apply(
         Event::UncheckedAccepted => {
             if !matches!(
                 task.wait,
-                Wait::Human(Gate::Stuck(Reason::NoCi | Reason::CiDeadline))
+                Wait::Human(Gate::Stuck(
+                    Reason::NoCi | Reason::CiDeadline | Reason::CiNotStarted | Reason::CiApproval
+                ))
             ) {
                 return Err("the open item is not about missing checks");
             }
             human_word(task);
             task.green.clone_from(&task.head);
+            resume(task, Phase::Ci);
+        }
+        Event::ReadyAllowed => {
+            if task.wait != Wait::Human(Gate::Stuck(Reason::CiDraft)) {
+                return Err("the open item is not about checks that skip drafts");
+            }
+            task.ready_first = true;
             resume(task, Phase::Ci);
         }
         Event::MoreAttempts { count } => {
@@ -506,7 +527,7 @@ fn apply(
             if !task.run.holds_slot() {
                 return Err("no attempt is live");
             }
-            if matches!(task.wait, Wait::Human(_)) {
+            if waits_without_a_worker(task) {
                 // The answer brings a new worker; waiting needs none.
                 task.run = Run::Idle;
             } else {
@@ -520,7 +541,7 @@ fn apply(
             }
             task.run = Run::Idle;
             // A person's answer brings a new worker by itself.
-            if !matches!(task.wait, Wait::Human(_)) {
+            if !waits_without_a_worker(task) {
                 task.wait = Wait::Until {
                     at: now,
                     why: "the plane was stopped".to_owned(),
@@ -550,6 +571,15 @@ fn apply(
             } else {
                 stop(task, reason, message, None, now, limits);
             }
+        }
+        Event::CiNotStarted => {
+            if task.run != Run::Live || step(task) != Some(Step::AwaitCi) {
+                return Err("no checks are awaited");
+            }
+            if matches!(task.wait, Wait::Human(_)) {
+                return Err("it waits for a person");
+            }
+            task.wait = Wait::Human(Gate::Stuck(Reason::CiNotStarted));
         }
         Event::WaitElapsed => {
             if !matches!(task.wait, Wait::Until { .. }) {
@@ -619,7 +649,10 @@ fn apply(
                 task.wait = working_wait(task);
             }
         }
-        Event::CiRunning { sha } => awaits(task, sha)?,
+        Event::CiRunning { sha } => {
+            awaits(task, sha)?;
+            task.wait = Wait::Ci;
+        }
         Event::CiPassed { sha } => {
             awaits(task, sha)?;
             task.green = Some(sha.clone());
@@ -637,6 +670,20 @@ fn apply(
                 task.wait = Wait::None;
             }
             task.signature = Some(signature.clone());
+        }
+        Event::CiHeld { sha, hold } => {
+            awaits(task, sha)?;
+            match hold {
+                CiHold::Approval => task.wait = Wait::Human(Gate::Stuck(Reason::CiApproval)),
+                // Once: who made it a draft again is asked.
+                CiHold::Draft
+                    if limits.ready_before_ci == ReadyBeforeCi::Always && !task.ready_first =>
+                {
+                    task.ready_first = true;
+                    task.wait = Wait::Ci;
+                }
+                CiHold::Draft => task.wait = Wait::Human(Gate::Stuck(Reason::CiDraft)),
+            }
         }
         Event::CiAbsent { sha } => {
             awaits(task, sha)?;
@@ -685,7 +732,9 @@ fn apply(
 fn live(task: &Task) -> Result<(), &'static str> {
     live_or_asking(task)?;
     match &task.wait {
-        Wait::Human(gate) if !gate.is_the_workers() => Err("it waits for a person"),
+        Wait::Human(gate) if !gate.is_the_workers() && !gate.looks_on() => {
+            Err("it waits for a person")
+        }
         Wait::Human(_) | Wait::None | Wait::Ci | Wait::Until { .. } => Ok(()),
     }
 }
@@ -697,6 +746,11 @@ fn live_or_asking(task: &Task) -> Result<(), &'static str> {
     } else {
         Err("no worker is live")
     }
+}
+
+/// Only a person's word moves it on, and no worker has anything to do until then.
+fn waits_without_a_worker(task: &Task) -> bool {
+    matches!(&task.wait, Wait::Human(gate) if !gate.looks_on())
 }
 
 /// The worker reads the checks of this very head.

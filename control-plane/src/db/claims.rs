@@ -1,10 +1,11 @@
 //! Claims: which queued tasks get a slot, and timers that are due.
 
-use mainloop_core::{Credential, Event, Step, Task, Timer, step};
+use mainloop_core::{Credential, Event, Step, Task, Timer, Wait, step};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Applied, Error, Occurrence, Store, execute, holds, inbox, query, transition};
+use crate::texts;
 
 /// One replica claims at a time, so that the caps hold exactly.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7224211)";
@@ -156,6 +157,11 @@ impl Store {
             return Ok(());
         };
         let occurrence = match timer {
+            Timer::Deadline(_)
+                if row.task.wait == Wait::Ci && texts::none_has_begun(&row.checks) =>
+            {
+                Occurrence::new(Event::CiNotStarted, "plane")
+            }
             Timer::Deadline(_) => Occurrence::new(Event::DeadlinePassed, "plane"),
             Timer::Wait(_) => Occurrence::new(Event::WaitElapsed, "plane"),
             Timer::Remind(_) => Occurrence::new(Event::Reminded, "plane"),

@@ -476,6 +476,7 @@ fn event(item: &ItemRow, task: &TaskRow, decision: &Decision) -> Option<Event> {
             hash: item.plan_hash.clone(),
         },
         (Choice::Approve, Gate::Change(hash)) => Event::ChangeAllowed { hash: hash.clone() },
+        (Choice::Approve, Gate::Stuck(Reason::CiDraft)) => Event::ReadyAllowed,
         (Choice::Approve, _) => Event::UncheckedAccepted,
         (Choice::Reject, Gate::Spawn) => Event::SpawnRejected,
         (Choice::Reject, Gate::Plan) => Event::PlanRejected,

@@ -1,7 +1,7 @@
 //! The workflow's limits as they stand in policy files and in a task's snapshot: seconds and counts.
 
 use jiff::SignedDuration;
-use mainloop_core::{Limits, NoCi, Unanswered};
+use mainloop_core::{Limits, NoCi, ReadyBeforeCi, Unanswered};
 use serde::{Deserialize, Serialize};
 
 /// Limits in their written form; what is left out has the default.
@@ -26,6 +26,8 @@ pub struct Written {
     pub assume_seconds: u32,
     /// Seconds that workers may be busy with the task.
     pub task_seconds: u32,
+    /// What is done where checks skip drafts: `ask` or `always`.
+    pub ready_before_ci: WrittenReadyBeforeCi,
     /// Seconds until a worker says hello.
     pub start_seconds: u32,
     /// Seconds for `Plan`.
@@ -79,6 +81,16 @@ pub enum WrittenUnanswered {
     Assume,
 }
 
+/// See [`ReadyBeforeCi`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenReadyBeforeCi {
+    /// A person decides.
+    Ask,
+    /// The pull request is marked ready.
+    Always,
+}
+
 impl Default for Written {
     fn default() -> Self {
         let limits = Limits::default();
@@ -101,6 +113,10 @@ impl Default for Written {
             },
             assume_seconds: seconds(limits.assume),
             task_seconds: seconds(limits.task),
+            ready_before_ci: match limits.ready_before_ci {
+                ReadyBeforeCi::Ask => WrittenReadyBeforeCi::Ask,
+                ReadyBeforeCi::Always => WrittenReadyBeforeCi::Always,
+            },
             start_seconds: seconds(limits.start),
             plan_seconds: seconds(limits.plan),
             implement_seconds: seconds(limits.implement),
@@ -133,6 +149,10 @@ impl From<&Written> for Limits {
             },
             assume: seconds(written.assume_seconds),
             task: seconds(written.task_seconds),
+            ready_before_ci: match written.ready_before_ci {
+                WrittenReadyBeforeCi::Ask => ReadyBeforeCi::Ask,
+                WrittenReadyBeforeCi::Always => ReadyBeforeCi::Always,
+            },
             start: seconds(written.start_seconds),
             plan: seconds(written.plan_seconds),
             implement: seconds(written.implement_seconds),

@@ -16,7 +16,7 @@ macro_rules! task_columns {
          task.issue_number, task.title, task.description, task.model, task.priority, task.labels, task.budget_micros, \
          task.policy, task.unsandboxed, task.phase, task.completion, task.failure_reason, task.failure_message, \
          task.failed_from, task.run, task.wait, task.gate, task.gate_ref, task.wait_until, task.wait_why, \
-         task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, task.waits, task.ci_allowed, task.generation, task.superseded, \
+         task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, task.waits, task.ci_allowed, task.generation, task.superseded, task.ready_first, \
          task.signature, task.plan_revision, task.plan_hash, task.plan_approved, task.head_sha, task.green_sha, \
          task.pull_number, task.branch, task.pull_url, task.plan_issue, task.plan_issue_url, task.checks, task.ci_log, \
          task.guidance, task.diffstat, task.summary, task.milestone, task.session_id, task.cost_micros, task.event_seq, \
@@ -200,6 +200,7 @@ impl TryFrom<&Row> for TaskRow {
             head: row.get("head_sha"),
             green: row.get("green_sha"),
             pull: pull.and_then(|pull| u32::try_from(pull).ok()),
+            ready_first: row.get("ready_first"),
         };
         debug_assert!(task.run != Run::Live || task.attempt > 0);
         Ok(Self {

@@ -29,7 +29,7 @@ pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $
 summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
 queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $43, \
 ci_allowed = $44, generation = $45, superseded = $46, asked_at = $47, reminded = $48, recommends = $49, worked_ms = $50, \
-busy_since = $51 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
+busy_since = $51, ready_first = $52 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
 const EVENT: &str = "\
 INSERT INTO event (task_id, seq, at, kind, text, actor, attempt, detail, ignored) VALUES ($1, $2, clock_timestamp(), $3, $4, \
@@ -360,6 +360,7 @@ fn shows_that_services_answer(event: &Event) -> bool {
             | Event::CiPassed { .. }
             | Event::CiFailed { .. }
             | Event::CiAbsent { .. }
+            | Event::CiHeld { .. }
             | Event::MarkedReady { .. }
     )
 }
@@ -489,6 +490,7 @@ async fn store_task(
             &task.asked.is_some_and(|asked| asked.recommends),
             &i64::try_from(task.worked.as_millis()).unwrap_or(i64::MAX),
             &task.busy_since,
+            &task.ready_first,
         ],
     )
     .await?;

@@ -1,9 +1,10 @@
 //! Milestones: from the wire into the workflow, each once.
 
 use jiff::Timestamp;
-use mainloop_core::{Event, Failure, Reason};
+use mainloop_core::{CiHold, Event, Failure, Reason};
 use mainloop_proto::v1::{
-    Check, CheckState, FailureReason, Milestone, Question, QuestionAsked, milestone::Fact,
+    self as v1, Check, CheckState, FailureReason, Milestone, Question, QuestionAsked,
+    milestone::Fact,
 };
 use serde_json::{Value, json};
 
@@ -229,17 +230,26 @@ fn reading(milestone: &Milestone) -> Reading {
                 ..Facts::default()
             },
         ),
-        Fact::CiPassed(passed) => workflow(
-            Event::CiPassed {
-                sha: passed.sha.clone(),
-            },
-            json!({ "sha": passed.sha }),
-            Facts {
-                checks: Some(checks(&passed.checks)),
-                ci_log: Some(String::new()),
-                ..Facts::default()
-            },
-        ),
+        Fact::CiPassed(passed) => {
+            let mut occurrence = Occurrence::new(
+                Event::CiPassed {
+                    sha: passed.sha.clone(),
+                },
+                "worker",
+            );
+            let limited: Vec<String> = passed.limited.iter().map(|what| clean(what)).collect();
+            if !limited.is_empty() {
+                occurrence.text = format!(
+                    "CI passed ({}) as far as it can be read: {}",
+                    texts::short_sha(&passed.sha),
+                    limited.join("; ")
+                );
+            }
+            occurrence.detail = json!({ "sha": passed.sha, "limited": limited });
+            occurrence.facts.checks = Some(checks(&passed.checks));
+            occurrence.facts.ci_log = Some(String::new());
+            Reading::Workflow(Box::new(occurrence))
+        }
         Fact::CiFailed(failed) => {
             let list = checks(&failed.checks);
             workflow(
@@ -252,6 +262,24 @@ fn reading(milestone: &Milestone) -> Reading {
                     checks: Some(list),
                     ci_log: Some(clean(&failed.log)),
                     guidance: Some(String::new()),
+                    ..Facts::default()
+                },
+            )
+        }
+        Fact::CiHeld(seen) => {
+            let hold = match seen.hold() {
+                v1::CiHold::Unspecified => return Reading::Nothing,
+                v1::CiHold::Approval => CiHold::Approval,
+                v1::CiHold::Draft => CiHold::Draft,
+            };
+            workflow(
+                Event::CiHeld {
+                    sha: seen.sha.clone(),
+                    hold,
+                },
+                json!({ "sha": seen.sha }),
+                Facts {
+                    checks: Some(checks(&seen.checks)),
                     ..Facts::default()
                 },
             )
@@ -327,6 +355,12 @@ fn reading(milestone: &Milestone) -> Reading {
                 json!({ "reason": reason.word(), "message": message }),
                 Facts::default(),
             )
+        }
+        Fact::IssueChanged(changed) => {
+            match texts::issue_change(changed.change(), changed.number) {
+                Some((kind, text)) => note(kind, text, json!({ "issue": changed.number })),
+                None => Reading::Nothing,
+            }
         }
         Fact::HostRefused(refused) => note(
             "host_refused",
@@ -415,7 +449,7 @@ fn checks(checks: &[Check]) -> Value {
                 CheckState::Failed => "failed",
                 CheckState::Skipped => "skipped",
             };
-            json!({ "name": clean(&check.name), "state": state, "conclusion": clean(&check.conclusion), "url": clean(&check.url) })
+            json!({ "name": clean(&check.name), "state": state, "conclusion": clean(&check.conclusion), "url": clean(&check.url), "queued": check.queued })
         })
         .collect()
 }

@@ -148,6 +148,7 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
         }),
         Some(Step::AwaitCi) => Work::AwaitCi(AwaitCiWork {
             sha: task.task.head.clone().unwrap_or_default(),
+            ready_first: task.task.ready_first,
         }),
         Some(Step::FixCi) => Work::FixCi(FixCiWork {
             attempt: i32::try_from(task.task.ci_attempts).unwrap_or(i32::MAX),

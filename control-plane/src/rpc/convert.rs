@@ -121,7 +121,7 @@ pub fn task(row: &TaskRow, open: &[OpenItem]) -> v1::Task {
     }
 }
 
-/// Checks as they are stored: `[{name, state, conclusion, url}]`.
+/// Checks as they are stored: `[{name, state, conclusion, url, queued}]`.
 pub fn checks(checks: &Value) -> Vec<v1::Check> {
     checks
         .as_array()
@@ -139,6 +139,7 @@ pub fn checks(checks: &Value) -> Vec<v1::Check> {
                 state: state.into(),
                 conclusion: text(&check["conclusion"]),
                 url: text(&check["url"]),
+                queued: check["queued"] == true,
             }
         })
         .collect()

@@ -41,6 +41,34 @@ impl<'a> Person<'a> {
         })
     }
 
+    /// Changes title and body of a pull request.
+    pub fn edit_pull(
+        &self,
+        repo: &str,
+        number: u64,
+        title: &str,
+        body: &str,
+    ) -> anyhow::Result<()> {
+        self.edit_issue(repo, number, title, body)
+    }
+
+    /// Deletes an issue for good.
+    pub fn delete_issue(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github.act(|site| {
+            let repo = site.repo_mut(repo)?;
+            repo.issue(number)?;
+            repo.issues.remove(&number);
+            repo.deleted.insert(number);
+            Ok(())
+        })
+    }
+
+    /// Lets a pull request go into another branch.
+    pub fn retarget(&self, repo: &str, number: u64, base: &str) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::retarget(site, repo, number, base))
+    }
+
     /// Comments on an issue or a pull request and returns the comment's id.
     pub fn comment(&self, repo: &str, number: u64, body: &str) -> anyhow::Result<u64> {
         self.github.act(|site| {
@@ -82,12 +110,13 @@ impl<'a> Person<'a> {
     }
 
     pub fn mark_ready(&self, repo: &str, number: u64) -> anyhow::Result<()> {
-        self.github.act(|site| {
-            let issue = site.repo_mut(repo)?.issue_mut(number)?;
-            issue.updated_at = now();
-            issue.pull.iter_mut().for_each(|pull| pull.draft = false);
-            Ok(())
-        })
+        self.github
+            .act(|site| changes::set_draft(site, repo, &self.login, number, false))
+    }
+
+    pub fn convert_to_draft(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::set_draft(site, repo, &self.login, number, true))
     }
 
     /// Merges by a merge commit and returns its sha.
@@ -120,7 +149,7 @@ impl<'a> Person<'a> {
         self.push(repo, branch, &format!("Update {path}"), &files)
     }
 
-    /// Deletes a branch, as a push does.
+    /// Deletes a branch; pull requests from it are closed.
     pub fn delete_branch(&self, repo: &str, branch: &str) -> anyhow::Result<()> {
         self.github.act(|site| {
             let dir = &site.need_repo(repo)?.dir;

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, Thing};
 use crate::transport::escape;
 
 /// A thousand checks on one commit.
@@ -66,6 +66,8 @@ impl Check {
 pub enum State {
     /// Not begun: queued, waiting, requested, pending.
     Queued,
+    /// Not begun before a person acts: a deployment that waits for a review, say.
+    Held,
     /// At work.
     Running,
     /// Ended.
@@ -135,6 +137,7 @@ fn state(status: &str, conclusion: Option<&str>) -> State {
         (_, Some(word)) => State::Done(Conclusion::parse(word)),
         ("completed", None) => State::Done(Conclusion::Other("completed".to_owned())),
         ("in_progress", None) => State::Running,
+        ("waiting" | "action_required", None) => State::Held,
         (_, None) => State::Queued,
     }
 }
@@ -157,6 +160,7 @@ impl Client {
                 status: 403,
                 message: limited.join("; "),
                 documentation_url: None,
+                thing: Thing::Other,
                 class: Class::Forbidden {
                     hint: Some(
                         "the token needs read access to checks, statuses and actions".into(),
@@ -433,9 +437,9 @@ impl RawRun {
             self.conclusion.as_deref(),
         );
         let told = match &state {
-            State::Queued | State::Running => jobs
+            State::Queued | State::Held | State::Running => jobs
                 .iter()
-                .any(|j| matches!(j.state, State::Queued | State::Running)),
+                .any(|j| matches!(j.state, State::Queued | State::Held | State::Running)),
             State::Done(Conclusion::Success | Conclusion::Skipped | Conclusion::Neutral) => true,
             State::Done(_) => jobs.iter().any(|j| {
                 !matches!(

@@ -32,7 +32,13 @@ pub fn error(status: u16, headers: &[(&'static str, &[u8])], body: &[u8]) -> Opt
             map.insert(HeaderName::from_static(name), value);
         }
     }
-    Some(Error::from_reply("ask", status, &map, body))
+    Some(Error::from_reply(
+        "ask",
+        "/repos/o/r/issues/1",
+        status,
+        &map,
+        body,
+    ))
 }
 
 /// Text on its way to a model.

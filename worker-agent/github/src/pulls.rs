@@ -40,6 +40,8 @@ pub struct PullRef {
     pub state: PullState,
     /// Title.
     pub title: String,
+    /// Body as it is stored, hidden text and all: nothing to show or to hand on.
+    pub body: String,
     /// Who opened it.
     pub author: String,
     /// Whether it merges cleanly; `None` while GitHub still computes it.
@@ -388,6 +390,7 @@ impl RawPull {
             base: self.base.reference,
             state,
             title: self.title,
+            body: self.body.unwrap_or_default(),
             author: login(self.user),
             mergeable: self.mergeable,
             size: self

@@ -8,10 +8,12 @@ mod reason;
 mod work;
 
 use jiff::Timestamp;
-use mainloop_github::{Class, MarkerKind, NewPull, PullRef, PullState, drafts_unsupported, text};
+use mainloop_github::{
+    Class, IssueThread, MarkerKind, NewPull, PullRef, PullState, drafts_unsupported, text,
+};
 use mainloop_proto::v1::{
-    Assignment, BranchPushed, FailureReason, Link, PullRequestOpened, assignment::Work,
-    milestone::Fact,
+    Assignment, BranchPushed, FailureReason, IssueChange, Link, PullRequestOpened,
+    assignment::Work, milestone::Fact,
 };
 
 use super::{claude::prompts, worker::Worker};
@@ -67,6 +69,20 @@ impl From<mainloop_github::Error> for Failure {
 
 /// Does what the plane assigned. Returns when its result is durable.
 pub(crate) async fn perform(worker: &mut Worker, assignment: &Assignment) -> Result<(), Failure> {
+    let done = assigned(worker, assignment).await;
+    match done {
+        // Of a repository that is gone, everything is.
+        Err(failure) if failure.reason == FailureReason::PullGone => {
+            Err(match worker.github.repository().await {
+                Err(error) if error.class() == Class::NotFound => error.into(),
+                _ => failure,
+            })
+        }
+        other => other,
+    }
+}
+
+async fn assigned(worker: &mut Worker, assignment: &Assignment) -> Result<(), Failure> {
     let version = assignment.phase_version;
     match &assignment.work {
         Some(Work::Plan(plan)) => plan::plan(worker, version, plan).await,
@@ -79,15 +95,13 @@ pub(crate) async fn perform(worker: &mut Worker, assignment: &Assignment) -> Res
 }
 
 impl Worker {
-    /// The task as prompts tell it.
-    async fn prompt_task(&mut self) -> Result<prompts::Task, Failure> {
+    /// The task as prompts tell it; `planned` where a plan says what to do.
+    async fn prompt_task(&mut self, version: i64, planned: bool) -> Result<prompts::Task, Failure> {
         let base = self.base().await?;
         let repository = self.task.repository.clone().unwrap_or_default();
         let mut references = Vec::new();
-        if let Ok(number) = u64::try_from(self.task.issue_number)
-            && number > 0
-        {
-            let thread = self.github.issue(number).await?;
+        if let Some(thread) = self.named_issue(version, planned).await? {
+            let number = thread.number;
             let kind = if thread.is_pull {
                 "pull request"
             } else {
@@ -149,6 +163,33 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// The issue that a person named as the start. One that was deleted is missed only where it was all that said what
+    /// to do.
+    async fn named_issue(
+        &mut self,
+        version: i64,
+        planned: bool,
+    ) -> Result<Option<IssueThread>, Failure> {
+        let Some(number) = self.issue_number().filter(|_| self.task.issue_number > 0) else {
+            return Ok(None);
+        };
+        match self.github.issue(number).await {
+            Ok(thread) => {
+                if !thread.open {
+                    self.issue_changed(version, IssueChange::Closed);
+                }
+                Ok(Some(thread))
+            }
+            Err(error) if error.is_gone() => {
+                self.issue_changed(version, IssueChange::Gone);
+                let is_said =
+                    planned || !self.task.description.is_empty() || !self.words.is_empty();
+                if is_said { Ok(None) } else { Err(error.into()) }
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What to report where somebody else pushed to the pull request. Its head is told a moment late after each push,

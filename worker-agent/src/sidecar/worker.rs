@@ -5,6 +5,7 @@
 
 mod claude;
 mod host;
+mod issue;
 mod leave;
 mod pace;
 mod repository;
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use mainloop_github::{Client, Marker, MarkerKind};
 use mainloop_proto::v1::{
     Assignment, Command, Credentials, HumanWord, LogSource, Spend, StepFailed, Task, Welcome,
@@ -122,6 +124,8 @@ pub(crate) struct Worker {
     session: Option<Uuid>,
     /// Makes ids of questions unique in the attempt.
     asked: u32,
+    /// What people did to the task's issue, as far as it was told.
+    issue_told: issue::Told,
     /// How often Claude's reports of progress become facts.
     progress: Pace,
     /// Share of the budget, in percent, that Claude was told is spent.
@@ -188,6 +192,7 @@ impl Worker {
             host,
             session: None,
             asked: 0,
+            issue_told: issue::Told::new(),
             progress: Pace::default(),
             told_of_budget: 0,
             limited_until: None,
@@ -276,11 +281,15 @@ impl Worker {
         version: i64,
         assignments: &mut watch::Receiver<Assignment>,
     ) {
+        let waits = matches!(assignments.borrow().work, Some(Work::Wait(_)));
+        let mut issue = waits.then(|| self.watch_issue()).flatten();
         loop {
             if assignments.borrow().phase_version != version {
                 return;
             }
+            let changed = OptionFuture::from(issue.as_mut().map(issue::Watch::next));
             tokio::select! {
+                Some(change) = changed => self.issue_changed(version, change),
                 changed = assignments.changed() => {
                     if changed.is_err() {
                         return;

@@ -202,6 +202,100 @@ fn a_push_of_somebody_else_is_checked_before_it_becomes_ready() {
     assert_eq!(moved.task.wait, Wait::Ci);
 }
 
+fn held(hold: CiHold) -> Event {
+    Event::CiHeld {
+        sha: "aaa".into(),
+        hold,
+    }
+}
+
+#[test]
+fn a_worker_looks_on_while_its_checks_wait_for_an_approval_and_takes_the_item_back() {
+    let mut events = in_ci();
+    events.push(held(CiHold::Approval));
+    let waiting = run(&events);
+    assert_eq!(
+        waiting.wait,
+        Wait::Human(Gate::Stuck(Reason::CiApproval)),
+        "a person is asked"
+    );
+    assert_eq!(
+        (waiting.run, step(&waiting)),
+        (Run::Live, Some(Step::AwaitCi)),
+        "and the worker looks on"
+    );
+    for (event, wait) in [
+        (Event::CiRunning { sha: "aaa".into() }, Wait::Ci),
+        (Event::CiPassed { sha: "aaa".into() }, Wait::None),
+        (failed("aaa", "s1"), Wait::None),
+    ] {
+        let after = next(&waiting, &event, at(0), &Limits::default()).unwrap();
+        assert!(after.wants.contains(&Want::WithdrawItem), "{event:?}");
+        assert_eq!(after.task.wait, wait, "{event:?}");
+    }
+    for event in [Event::AttemptLost { why: "lost".into() }, Event::Suspended] {
+        let after = next(&waiting, &event, at(0), &Limits::default()).unwrap();
+        assert!(
+            matches!(after.task.wait, Wait::Until { .. }),
+            "without a worker nobody looks, so another comes: {event:?}"
+        );
+    }
+    let accepted = next(
+        &waiting,
+        &Event::UncheckedAccepted,
+        at(0),
+        &Limits::default(),
+    );
+    assert_eq!(step(&accepted.unwrap().task), Some(Step::MarkReady));
+}
+
+#[test]
+fn checks_that_skip_drafts_are_awaited_on_one_that_is_ready_once_somebody_says_so() {
+    let mut events = in_ci();
+    events.push(held(CiHold::Draft));
+    let asked = run(&events);
+    assert_eq!(asked.wait, Wait::Human(Gate::Stuck(Reason::CiDraft)));
+    assert!(!asked.ready_first);
+    events.push(Event::ReadyAllowed);
+    let allowed = run(&events);
+    assert_eq!((allowed.ready_first, &allowed.wait), (true, &Wait::Ci));
+    assert!(
+        allowed.phase_version > asked.phase_version,
+        "the worker is told"
+    );
+    let policy = Limits {
+        ready_before_ci: ReadyBeforeCi::Always,
+        ..Limits::default()
+    };
+    let awaiting = run(&in_ci());
+    let by_policy = next(&awaiting, &held(CiHold::Draft), at(0), &policy).unwrap();
+    assert!(by_policy.task.ready_first && by_policy.wants.contains(&Want::Assign));
+    let again = next(&by_policy.task, &held(CiHold::Draft), at(0), &policy).unwrap();
+    assert_eq!(
+        again.task.wait,
+        Wait::Human(Gate::Stuck(Reason::CiDraft)),
+        "who made it a draft again is asked"
+    );
+}
+
+#[test]
+fn checks_that_never_start_are_told_from_those_that_never_end() {
+    for (event, reason) in [
+        (Event::CiNotStarted, Reason::CiNotStarted),
+        (Event::DeadlinePassed, Reason::CiDeadline),
+    ] {
+        let mut events = in_ci();
+        events.push(event);
+        assert_eq!(run(&events).wait, Wait::Human(Gate::Stuck(reason)));
+        events.push(Event::Answered);
+        assert_eq!(
+            run(&events).phase,
+            Phase::FixingCi,
+            "words reach the worker that can follow them"
+        );
+    }
+}
+
 #[test]
 fn a_worker_that_goes_on_without_an_answer_takes_its_question_back() {
     let plan = Event::PlanStored {
@@ -331,20 +425,28 @@ fn a_stop_of_the_plane_is_nobodys_failure() {
 }
 
 #[test]
-fn a_pull_request_is_watched_whenever_no_worker_looks_at_it() {
-    let mut events = in_ci();
-    let watched = |events: &[Event]| is_watched(&run(events));
-    assert!(!watched(&events));
-    events.push(Event::CiAbsent { sha: "aaa".into() });
-    assert!(watched(&events), "it waits for a person");
-    events.push(Event::GivenUp);
-    assert!(watched(&events), "it failed");
-    let merged = run(&[events.clone(), vec![Event::PullMerged]].concat());
+fn a_pull_request_is_watched_until_the_task_is_over() {
+    let mut events = planned();
+    events.push(Event::PlanApproved { hash: "h1".into() });
+    assert!(!is_watched(&run(&events)), "there is none");
+    for event in [
+        Event::PullOpened { number: 2 },
+        Event::BranchPushed { sha: "aaa".into() },
+        Event::WorkFinished { changed: true },
+        Event::CiAbsent { sha: "aaa".into() },
+        Event::GivenUp,
+        Event::RetryRequested,
+        Event::Claimed,
+        Event::AttemptConnected,
+    ] {
+        events.push(event.clone());
+        assert!(is_watched(&run(&events)), "after {event:?}");
+        let closed = run(&[events.clone(), vec![Event::PullClosed]].concat());
+        assert_eq!((closed.phase.kind(), closed.run), (P::Cancelled, Run::Idle));
+        assert!(!is_watched(&closed));
+    }
+    let merged = run(&[events, vec![Event::PullMerged]].concat());
     assert_eq!(merged.phase, Phase::Completed(Completion::Merged));
-    events.push(Event::RetryRequested);
-    assert!(watched(&events), "it waits for a slot");
-    events.extend([Event::Claimed, Event::AttemptConnected]);
-    assert!(!watched(&events));
 }
 
 #[test]
@@ -570,6 +672,8 @@ fn event() -> impl Strategy<Value = Event> {
             Event::AnswerAssumed,
             Event::Reminded,
             Event::UncheckedAccepted,
+            Event::ReadyAllowed,
+            Event::CiNotStarted,
             Event::MoreAttempts { count: 2 },
             Event::StartedAfresh,
             Event::ToppedUp,
@@ -609,6 +713,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (sha.clone(), prop::sample::select(vec!["s1", "s2", "s3", "s4"]))
             .prop_map(|(sha, signature)| failed(&sha, signature)),
         1 => sha.clone().prop_map(|sha| Event::CiAbsent { sha }),
+        1 => (sha.clone(), prop::sample::select(vec![CiHold::Approval, CiHold::Draft]))
+            .prop_map(|(sha, hold)| Event::CiHeld { sha, hold }),
         3 => sha.prop_map(|sha| Event::MarkedReady { sha }),
         1 => (failure, prop::option::of(0_i64..100)).prop_map(|(failure, later)| {
             Event::StepFailed { failure, retry_at: later.map(at) }
@@ -694,6 +800,7 @@ fn alphabet() -> Vec<Event> {
         Event::AnswerAssumed,
         Event::Reminded,
         Event::UncheckedAccepted,
+        Event::ReadyAllowed,
         Event::MoreAttempts { count: 1 },
         Event::StartedAfresh,
         Event::ToppedUp,
@@ -706,6 +813,7 @@ fn alphabet() -> Vec<Event> {
         Event::AttemptLost { why: "lost".into() },
         Event::Suspended,
         Event::DeadlinePassed,
+        Event::CiNotStarted,
         Event::WaitElapsed,
         Event::PlanStored {
             revision: 1,
@@ -731,6 +839,14 @@ fn alphabet() -> Vec<Event> {
             failed(&sha, "s1"),
             failed(&sha, "s2"),
             Event::CiAbsent { sha: sha.clone() },
+            Event::CiHeld {
+                sha: sha.clone(),
+                hold: CiHold::Approval,
+            },
+            Event::CiHeld {
+                sha: sha.clone(),
+                hold: CiHold::Draft,
+            },
             Event::MarkedReady { sha },
         ]);
     }

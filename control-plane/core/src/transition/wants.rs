@@ -63,10 +63,9 @@ pub(super) fn holds(before: &Task, after: &Task, event: &Event) -> Option<Want> 
     }
 }
 
-/// Whether the plane itself looks after the pull request: no worker does.
+/// Whether the plane looks at the pull request: as long as there is one. A worker looks only while it awaits checks.
 pub(super) fn is_watched(task: &Task) -> bool {
-    let looked_after = task.run.holds_slot() && step(task).is_some();
-    task.pull.is_some() && !task.phase.is_final() && !looked_after
+    task.pull.is_some() && !task.phase.is_final()
 }
 
 fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {

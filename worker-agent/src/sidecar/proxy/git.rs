@@ -47,7 +47,7 @@ use self::spool::Spool;
 use super::body::{Body, BodyError, full, strip_hop_by_hop, text};
 use super::event::{Event, Sink, clip};
 use super::tasks::Tasks;
-use super::upstream::{self, Base, Upstream};
+use super::upstream::{self, Base, Heard, Upstream};
 
 /// Bytes of a refused push that are read before it is answered: git reads the answer only when it has sent all.
 const DRAINED: usize = 64 * 1024 * 1024;
@@ -125,6 +125,8 @@ pub(super) struct Git {
     token: RwLock<Option<SecretString>>,
     gate: PushGate,
     upstream: Arc<Upstream>,
+    /// How long no byte may pass.
+    silence: Duration,
     tasks: Tasks,
     sink: Sink,
     screen: Option<(Screen, PathBuf)>,
@@ -136,7 +138,7 @@ impl Git {
     pub(super) fn new(
         options: Options,
         base: Base,
-        upstream: Arc<Upstream>,
+        (upstream, silence): (Arc<Upstream>, Duration),
         tasks: Tasks,
         sink: Sink,
     ) -> Self {
@@ -147,6 +149,7 @@ impl Git {
             token: RwLock::new(options.token),
             gate: PushGate::default(),
             upstream,
+            silence,
             tasks,
             sink,
             screen: options
@@ -393,7 +396,7 @@ impl Git {
             Some(command) => self.send_push(request, command.clone()).await,
             None => self
                 .upstream
-                .send(request)
+                .send(request, self.silence)
                 .await
                 .map(|response| response.map(Answered::Plain)),
         };
@@ -410,10 +413,16 @@ impl Git {
                     "the code host gave no answer"
                 };
                 self.lost(command, reason);
-                text(
-                    StatusCode::BAD_GATEWAY,
-                    "mainloop: the code host cannot be reached",
-                )
+                match error {
+                    upstream::Error::Silent { .. } => text(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "mainloop: the code host does not answer",
+                    ),
+                    _ => text(
+                        StatusCode::BAD_GATEWAY,
+                        "mainloop: the code host cannot be reached",
+                    ),
+                }
             }
         }
     }
@@ -425,13 +434,14 @@ impl Git {
         command: Command,
     ) -> Result<Response<Answered>, upstream::Error> {
         let (give, take) = oneshot::channel();
-        let (upstream, tasks, sink) = (
+        let (upstream, silence, tasks, sink) = (
             Arc::clone(&self.upstream),
+            self.silence,
             self.tasks.clone(),
             self.sink.clone(),
         );
         self.tasks.spawn(async move {
-            let answer = upstream.send(request).await.map(|response| {
+            let answer = upstream.send(request, silence).await.map(|response| {
                 let accepted = response.status().is_success();
                 response.map(|inner| {
                     if !accepted {
@@ -511,7 +521,7 @@ impl Git {
         let body = match body {
             Answered::Plain(inner) => {
                 self.lost(command, &format!("the code host answered {}", head.status));
-                inner.map_err(Into::into).boxed_unsync()
+                inner.boxed_unsync()
             }
             Answered::Watched(watched) => watched.boxed_unsync(),
         };
@@ -605,12 +615,12 @@ impl hyper::body::Body for Replayed {
 
 /// An answer of the code host.
 enum Answered {
-    Plain(Incoming),
+    Plain(Heard),
     Watched(Watched),
 }
 
 /// The code host's answer to a push that it took; when the client goes before the end, it is read to its end without it.
-struct Watched(Option<(Incoming, Watch)>, Tasks);
+struct Watched(Option<(Heard, Watch)>, Tasks);
 
 impl hyper::body::Body for Watched {
     type Data = Bytes;
@@ -634,7 +644,7 @@ impl hyper::body::Body for Watched {
             Poll::Ready(_) => self.0 = None,
             Poll::Pending => {}
         }
-        polled.map_err(Into::into)
+        polled
     }
 
     fn size_hint(&self) -> SizeHint {

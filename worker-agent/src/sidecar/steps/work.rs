@@ -34,12 +34,13 @@ pub(super) async fn implement(
     worker.close_superseded().await;
     plan::write_plan(
         worker,
+        version,
         &work.plan,
         work.plan_revision,
         text::PlanStage::Approved,
     )
     .await?;
-    let task = worker.prompt_task().await?;
+    let task = worker.prompt_task(version, true).await?;
     let (harness, prepared) = worker.work_tree().await?;
     let prompt = prompts::implement(&task, &work.plan, &prompts::Delimiter::random());
     let prompt = if prepared.resumed {
@@ -58,7 +59,7 @@ pub(super) async fn fix_ci(
     work: &FixCiWork,
 ) -> Result<(), Failure> {
     worker.task.ci_attempts = work.attempt;
-    let mut task = worker.prompt_task().await?;
+    let mut task = worker.prompt_task(version, true).await?;
     if !work.guidance.is_empty() {
         task.answers.push(prompts::Answered {
             question: "CI kept failing; how to go on?".to_owned(),

@@ -137,6 +137,7 @@ impl Host {
             model: model_options(credentials, policy, task, spent_micros)?,
             git: git_options(credentials, task, branch, screening)?,
             forward: forward_options(credentials, policy)?,
+            timeouts: proxy::Timeouts::default(),
         };
         let (proxy, proxy_events) = Proxy::start(options).await?;
         let renewing = tokio::spawn(renew(proxy.keys(), github, renewals));
