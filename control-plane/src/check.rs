@@ -95,6 +95,10 @@ pub fn probe(config: &Config) -> Vec<String> {
     if config.data_dir.is_dir() {
         arguments.extend(["--data".to_owned(), config.data_dir.display().to_string()]);
     }
+    arguments.extend([
+        "--limits".to_owned(),
+        config.policy.limits_json().to_string(),
+    ]);
     if let Some(file) = &config.policy_file {
         arguments.extend(["--config".to_owned(), file.display().to_string()]);
     }

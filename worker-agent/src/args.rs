@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -23,8 +24,30 @@ pub(crate) enum Command {
     /// The untrusted half, inside the sandbox; started by the sidecar.
     #[command(hide = true)]
     Harness(Harness),
+    /// The way from the sidecar to the sandbox: takes limits and another user, then becomes the command.
+    #[command(hide = true)]
+    Enter(Enter),
     /// Try whether workers can run on this machine.
     Probe(Probe),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Enter {
+    /// A control group to enter, by the file to write to.
+    #[arg(long = "group")]
+    pub(crate) groups: Vec<PathBuf>,
+    /// The most bytes of one file.
+    #[arg(long)]
+    pub(crate) file_bytes: u64,
+    /// The user to become.
+    #[arg(long, requires = "gid")]
+    pub(crate) uid: Option<u32>,
+    /// Its group.
+    #[arg(long, requires = "uid")]
+    pub(crate) gid: Option<u32>,
+    /// The command to become.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +67,9 @@ pub(crate) struct Harness {
     /// Become the leader of a session of its own.
     #[arg(long)]
     pub(crate) own_session: bool,
+    /// How many processes and threads there may be.
+    #[arg(long)]
+    pub(crate) processes: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -60,7 +86,10 @@ pub(crate) struct Probe {
     /// The folder that workers live in.
     #[arg(long, env = "MAINLOOP_WORKERS")]
     pub(crate) data: Option<PathBuf>,
-    /// A TOML file with the user's `[toolchains]`.
+    /// A TOML file with the user's `[toolchains]` and `[worker]`.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
+    /// What workers may take of the machine, as JSON; by the configuration's `[worker]` where absent.
+    #[arg(long)]
+    pub(crate) limits: Option<String>,
 }

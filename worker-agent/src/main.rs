@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use mainloop_worker_agent::sidecar::sandbox::Toolchains;
+use mainloop_worker_agent::sidecar::sandbox::{Enter, Limits, Toolchains, enter};
 use mainloop_worker_agent::{harness, probe, sidecar};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -65,9 +65,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 work: args.work,
                 port: args.port,
                 own_session: args.own_session,
+                processes: args.processes,
             };
             harness::run(options).await?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Enter(args) => {
+            let never = enter(&Enter {
+                groups: args.groups,
+                file_bytes: args.file_bytes,
+                ids: args.uid.zip(args.gid),
+                command: args.command,
+            })?;
+            match never {}
         }
         Command::Probe(args) => {
             let outcome = probe::run(&probe_options(&args)?).await;
@@ -92,6 +102,7 @@ fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
     #[serde(default)]
     struct Config {
         toolchains: Toolchains,
+        worker: Limits,
     }
     let config: Config = match &args.config {
         Some(path) => {
@@ -107,6 +118,10 @@ fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
         bubblewrap: args.bwrap.clone(),
         data: args.data.clone().unwrap_or_else(std::env::temp_dir),
         toolchains: config.toolchains,
+        limits: match &args.limits {
+            Some(text) => serde_json::from_str(text).context("read --limits")?,
+            None => config.worker,
+        },
     })
 }
 

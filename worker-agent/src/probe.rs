@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Inspect, Inspection};
-use crate::sidecar::sandbox::{Ids, Isolation, Sandbox, StartError, Toolchains, find_bubblewrap};
+use crate::sidecar::sandbox::{
+    Ids, Isolation, Limits, Sandbox, StartError, Toolchains, find_bubblewrap,
+};
 
 /// What to try.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Options {
     pub data: PathBuf,
     /// The user's toolchains, mounted as for a worker.
     pub toolchains: Toolchains,
+    /// What workers may take of the machine.
+    pub limits: Limits,
 }
 
 /// The outcome, as `probe --json` prints it.
@@ -83,7 +87,7 @@ async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check
     let sandbox = Sandbox {
         isolation: Isolation::Bubblewrap {
             program,
-            tmp_bytes: Isolation::TMP_BYTES,
+            tmp_bytes: options.limits.tmp(),
         },
         agent: options.agent.clone(),
         claude: options.claude.clone(),
@@ -93,6 +97,8 @@ async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check
         ids: nix::unistd::geteuid()
             .is_root()
             .then(|| Ids::for_worker("probe")),
+        name: format!("probe-{}", std::process::id()),
+        limits: options.limits.clone(),
     };
     let canary = Canary::make(&folder).map_err(|error| {
         let fix = format!(
@@ -114,6 +120,7 @@ async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check
         "namespaces",
         "the sandbox starts with namespaces of its own".to_owned(),
     ));
+    checks.push(good("limits", worker.running.held().to_string()));
 
     let seen = worker.harness.inspect(canary.questions(options)).await;
     let ended = worker.running.end(&worker.harness).await;

@@ -183,8 +183,14 @@ impl Worker {
     /// A harness whose work tree stands on the task's branch as it was pushed, else on the base, and is set up.
     pub(crate) async fn work_tree(&mut self) -> Result<(Harness, Prepared), Failure> {
         let base = self.base().await?;
+        let was_there = self.host.held().is_some();
         let harness = match self.host.harness().await {
-            Ok(harness) => harness,
+            Ok(harness) => {
+                if let Some(held) = self.host.held().filter(|_| !was_there) {
+                    self.note(format!("limits: {held}"));
+                }
+                harness
+            }
             Err(error) => return Err(self.not_started(&error).await),
         };
         let repository = self.task.repository.clone().unwrap_or_default();
