@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
 
 /// The worker agent of mainloop. Started by the plane's launcher; `probe` is for people.
 #[derive(Debug, Parser)]
@@ -29,6 +30,38 @@ pub(crate) enum Command {
     Enter(Enter),
     /// Try whether workers can run on this machine.
     Probe(Probe),
+    /// Run a repository's own tests as a worker would, and say what they miss.
+    Trial(Trial),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trial {
+    #[command(flatten)]
+    pub(crate) probe: Probe,
+    /// The folder of a clone, which is not written to, or a URL.
+    #[arg(long)]
+    pub(crate) repo: String,
+    /// The test command, instead of the one that the repository names or that is guessed.
+    #[arg(long)]
+    pub(crate) command: Option<String>,
+    /// A host that workers may reach.
+    #[arg(long = "host")]
+    pub(crate) hosts: Vec<String>,
+    /// A network that they may reach although it is private.
+    #[arg(long = "network")]
+    pub(crate) networks: Vec<String>,
+    /// A host that they may never reach.
+    #[arg(long = "never")]
+    pub(crate) never: Vec<String>,
+    /// Seconds that setup commands may take.
+    #[arg(long, default_value_t = 900)]
+    pub(crate) setup_seconds: u64,
+    /// The code host that `GITHUB_TOKEN` is for.
+    #[arg(long)]
+    pub(crate) code_host: Option<String>,
+    /// Its token.
+    #[arg(long, env = "GITHUB_TOKEN", hide = true, hide_env_values = true)]
+    pub(crate) token: Option<SecretString>,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod command_line;
 mod faults;
 mod good_day;
 mod kills;
+mod machine;
 mod people;
 mod pushes;
 mod refusals;

@@ -8,22 +8,20 @@ use std::collections::BTreeMap;
 
 use mainloop_github::Class;
 use mainloop_proto::v1::{FailureReason, Task};
-use serde::Deserialize;
 
 use super::{Worker, claude::notice};
 use crate::{
     channel::{self, AcceptError, Harness, Prepare, Prepared, Setup},
     sidecar::{
         claude::Guidance,
-        sandbox::{StartError, check_variables},
+        sandbox::StartError,
         steps::Failure,
+        wishes::{self, Wishes},
     },
 };
 
 /// Files of the base commit that tell Claude about the repository.
 const GUIDANCE: [&str; 2] = ["CLAUDE.md", "AGENTS.md"];
-/// The repository's own wishes.
-const WISHES: &str = ".mainloop.toml";
 /// Longest of these files, in bytes.
 const MAX_FILE: usize = 256 * 1024;
 /// Longest slug in a branch's name.
@@ -43,28 +41,6 @@ pub(crate) struct Base {
     sha: String,
     setup: Vec<String>,
     is_set_up: bool,
-}
-
-/// `.mainloop.toml` of the base commit. It may add commands and environment, never mounts, hosts or credentials.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wishes {
-    /// Commands that make the work tree ready, run in its root.
-    setup: Vec<String>,
-    /// Environment of the commands and of Claude.
-    env: BTreeMap<String, String>,
-}
-
-impl Wishes {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|error| {
-            let message = error.message();
-            Failure::new(
-                FailureReason::Setup,
-                format!("{WISHES} of the base commit is not understood: {message}"),
-            )
-        })
-    }
 }
 
 /// The branch of a task that has pushed nothing yet.
@@ -144,16 +120,11 @@ impl Worker {
                 });
             }
         }
-        let wishes: Wishes = match self.text_at(WISHES, &sha).await? {
-            Some(text) => Wishes::parse(&text)?,
+        let wishes = match self.text_at(wishes::FILE, &sha).await? {
+            Some(text) => Wishes::parse(&text)
+                .map_err(|message| Failure::new(FailureReason::Setup, message))?,
             None => Wishes::default(),
         };
-        check_variables(wishes.env.keys()).map_err(|error| {
-            Failure::new(
-                FailureReason::Setup,
-                format!("{WISHES} of the base commit is refused: {error}"),
-            )
-        })?;
         let base = Base {
             branch,
             guidance,
@@ -234,7 +205,7 @@ impl Worker {
                 done = &mut done => return done.map_err(|error| match error {
                     channel::Error::Failed(failure) => Failure::new(
                         FailureReason::Setup,
-                        format!("a setup command of {WISHES} failed: {failure}"),
+                        format!("a setup command of {} failed: {failure}", wishes::FILE),
                     ),
                     other => Failure::git(other),
                 }),
