@@ -189,15 +189,18 @@ impl Trial<'_> {
             .await
             .map_err(|error| bad("repository", error.to_string(), "see the lines above"))?;
         if !plan.setup.is_empty() {
-            let count = plan.setup.len();
-            (self.show)(&format!("running {count} setup commands of {FILE}"));
+            let commands = match plan.setup.len() {
+                1 => "the setup command".to_owned(),
+                count => format!("the {count} setup commands"),
+            };
+            (self.show)(&format!("running {commands} of {FILE}"));
             self.run(plan.setup.clone(), &plan.env, plan.setup_seconds)
                 .await
                 .map_err(|error| {
                     let fix = format!("mend `setup` in {FILE}, or what it misses");
                     bad("setup", findings::ended(&error), &fix)
                 })?;
-            checks.push(good("setup", format!("{count} commands of {FILE} ran")));
+            checks.push(good("setup", format!("{commands} of {FILE} ran")));
         }
         let test = &plan.test;
         (self.show)(&format!("running `{test}` ({})", plan.why));

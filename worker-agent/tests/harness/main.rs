@@ -8,5 +8,6 @@ mod memory;
 mod pipes;
 mod probe;
 mod support;
+mod trial;
 mod unwalled;
 mod wall;
