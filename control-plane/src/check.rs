@@ -105,7 +105,7 @@ fn trial(config: &Config) -> Vec<String> {
     for network in &policy.allow_networks {
         add("--network", network);
     }
-    for host in config.code_host.api.host_str() {
+    if let Some(host) = config.code_host.api.host_str() {
         add("--never", host);
     }
     add("--setup-seconds", &policy.setup_seconds.to_string());

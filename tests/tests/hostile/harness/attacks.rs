@@ -380,12 +380,12 @@ pub(super) const WALLS: [Attack; 38] = [
     attack("a system file", "write('/usr/bin/git')", "E"),
     attack(
         "all of /tmp",
-        "os.posix_fallocate(os.open('/tmp/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "os.posix_fallocate(os.open('/tmp/big', os.O_CREAT | os.O_RDWR), 0, 8 << 30)",
         "ENOSPC",
     ),
     attack(
         "all of /dev/shm",
-        "os.posix_fallocate(os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "os.posix_fallocate(os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR), 0, 8 << 30)",
         "ENOSPC",
     ),
     attack(

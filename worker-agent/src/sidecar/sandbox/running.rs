@@ -87,12 +87,20 @@ impl Sandbox {
                 return Err(StartError::Ended { status, stderr: running.stderr() });
             }
         };
-        let Ok(accepted) = accepted else {
-            return Err(StartError::Silent {
-                stderr: running.stderr(),
-            });
+        let accepted = match accepted {
+            Ok(Ok(accepted)) => accepted,
+            other => {
+                let error = match other {
+                    Ok(Err(error)) => error.into(),
+                    _ => StartError::Silent {
+                        stderr: running.stderr(),
+                    },
+                };
+                // So that its groups go with it.
+                let _ = running.kill().await;
+                return Err(error);
+            }
         };
-        let accepted = accepted?;
         running.inner = accepted.pid.map(Pid::from_raw);
         if let Some(inner) = running.inner {
             running.held.verify(inner);

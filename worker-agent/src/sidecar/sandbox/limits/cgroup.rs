@@ -115,6 +115,11 @@ impl Host {
                 }
             }
         }
+        // Those that could not be made are nobody's to remove.
+        let folders: Vec<PathBuf> = groups.iter().map(|group| group.folder.clone()).collect();
+        if let Err(error) = announce(&folders) {
+            tracing::warn!(%error, "could not write down a worker's control groups");
+        }
         (groups, why_not)
     }
 }
