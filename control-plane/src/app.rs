@@ -331,6 +331,7 @@ fn start_loops(
             sandbox: config.sandbox,
             uid: nix::unistd::geteuid().is_root().then_some(SOME_UID),
             mounts: config.policy.toolchains_json(),
+            limits: config.policy.limits_json(),
         },
     };
     let caps = Caps {

@@ -38,6 +38,8 @@ pub struct Policy {
     pub allow_networks: Vec<String>,
     /// What of this machine workers see, read-only.
     pub toolchains: Toolchains,
+    /// What of this machine a worker may take.
+    pub worker: Worker,
     /// Who commits.
     pub committer: Committer,
     /// Whether merging the pull request closes the issue.
@@ -141,6 +143,21 @@ pub struct Mount {
     pub path: Option<PathBuf>,
 }
 
+/// What of this machine a worker may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Worker {
+    /// MiB of memory; 8 GiB when left out, or three quarters of a machine that has less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Processes and threads.
+    pub processes: u64,
+    /// MiB that its folder may grow to.
+    pub disk_mib: u64,
+    /// MiB that must stay free where workers live.
+    pub free_disk_mib: u64,
+}
+
 /// Who commits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -189,6 +206,17 @@ impl Default for Slots {
         Self {
             total: 4,
             per_repository: 4,
+        }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            memory_mib: None,
+            processes: 2048,
+            disk_mib: 20 << 10,
+            free_disk_mib: 1 << 10,
         }
     }
 }
@@ -245,6 +273,7 @@ impl Default for Policy {
             hosts: HOSTS.iter().map(|host| (*host).to_owned()).collect(),
             allow_networks: Vec::new(),
             toolchains: Toolchains::default(),
+            worker: Worker::default(),
             committer: Committer::default(),
             close_issue_on_merge: true,
             on_cancel: OnCancel::Close,
@@ -443,6 +472,20 @@ impl Policy {
                 );
             }
         }
+        for (key, value, least) in [
+            // Claude Code alone takes hundreds of MiB and tens of threads.
+            ("worker.memory_mib", self.worker.memory_mib, 512),
+            ("worker.processes", Some(self.worker.processes), 128),
+            ("worker.disk_mib", Some(self.worker.disk_mib), 64),
+        ] {
+            if value.is_some_and(|value| value < least) {
+                return refuse(key, &format!("must be at least {least}"));
+            }
+            // More than any machine has, and far from the limits of its type in bytes.
+            if value.is_some_and(|value| value > 1 << 40) {
+                return refuse(key, "is more than any machine has");
+            }
+        }
         if self.committer.name.trim().is_empty() || !self.committer.email.contains('@') {
             return refuse("committer", "needs a name and an address");
         }
@@ -487,6 +530,11 @@ impl Policy {
     /// Models that tasks may name, by alias.
     pub fn model_names(&self) -> Vec<String> {
         self.models.keys().cloned().collect()
+    }
+
+    /// What a worker may take, as the worker agent reads it.
+    pub fn limits_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.worker).expect("limits are plain data")
     }
 
     /// The toolchains as the worker agent reads them.
@@ -626,6 +674,9 @@ mod tests {
                 "models.a.price",
             ),
             ("[slots]\ntotal = 0", "slots.total"),
+            ("[worker]\nmemory_mib = 100", "worker.memory_mib"),
+            ("[worker]\nprocesses = 0", "worker.processes"),
+            ("[worker]\ndisk_mib = 9999999999999", "worker.disk_mib"),
             ("watch_seconds = 0", "watch_seconds"),
             ("on_cancel = 'burn'", "on_cancel"),
             ("repositories = ['x']", "repositories"),

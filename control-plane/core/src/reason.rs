@@ -383,6 +383,14 @@ reasons! {
         "Disk full"
         "There is no room left where workers live."
         "Free disk space, then retry.",
+    DiskLimit "disk_limit" Ask STEER
+        "Worker's folder too large"
+        "The worker's folder holds more than policy lets it, and the worker was ended."
+        "Say what not to write, or raise `worker.disk_mib` in the policy, restart the plane and retry.",
+    OutOfMemory "out_of_memory" Ask STEER
+        "Out of memory"
+        "Claude Code was killed for want of memory: the worker's limit was reached, or the machine had no more."
+        "Say how to need less (fewer jobs at once), or raise `worker.memory_mib` in the policy, restart the plane and retry.",
     WorkerLost "worker_lost" Again MEND
         "Worker lost"
         "The worker's process ended or was not heard of for too long."

@@ -1,164 +1,209 @@
-//! The machine's own trouble: it sleeps, its database dies, or it cannot take a plane at all.
+//! What a worker takes of the machine: too much memory, too many processes, too much disk.
 
-use std::{net::TcpListener, path::Path, time::Duration};
-
-use anyhow::{Context, Result};
-use mainloop_proto::v1::TaskState;
+use anyhow::{Context, Result, ensure};
+use mainloop_proto::v1::{FailureReason, GetStatusRequest, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
-    world::{
-        Task, World,
-        binaries::{self, binary},
-        plane::passed_on,
-        processes, script,
-        wait::PATIENCE,
-    },
+    world::{Settings, Task, World, script, wait},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use tokio::process::Command;
 
-/// Longer than a worker may be out of touch in a test's policy, and longer than the plane's lease.
-const NIGHT: Duration = Duration::from_secs(12);
+const TASK: &str = "Teach the calculator to subtract.";
+/// Takes two gigabytes, and touches them.
+const HOG: &str = "python3 -c 'x = bytearray(2 << 30)'";
 
-/// A task in the middle of its work, whose model waits at the gate.
-async fn in_the_middle(world: &World) -> Result<Task> {
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
-    task.expect_state(TaskState::Implementing).await?;
-    Ok(task)
-}
-
-fn held_in_the_work() -> (Gate, Script) {
-    let gate = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
-        "held in the work",
+/// A day on which the implementation begins with a command, whose reply may be followed by a gate.
+fn beginning_with(command: &str, gate: Option<&Gate>) -> Script {
+    let mut next = Reply::call(call::bash("true"));
+    if let Some(gate) = gate {
+        next = next.held_by(gate);
+    }
+    Script::new().with(Conversation::rules(
+        "takes too much",
         when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             Rule::sequence(
                 when::prompt(script::IMPLEMENT),
                 vec![
+                    Reply::call(call::bash(command)),
+                    next,
                     Reply::call(script::subtract(true)),
-                    Reply::call(call::bash("cat calc.py")).held_by(&gate),
                     Reply::text("Subtract is there."),
                 ],
             ),
         ],
-    ));
-    (gate, script)
-}
-
-/// Ready, with one pull request and one issue.
-async fn comes_to_its_end(world: &World, task: &Task) -> Result<()> {
-    task.expect_state(TaskState::Ready).await?;
-    world.expect_no_worker().await?;
-    world.github().read(|site| {
-        let repo = site.repo("ada/calc").unwrap();
-        assert_eq!((repo.pulls().count(), repo.issues.len()), (1, 2));
-    });
-    task.check_watch()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_sleeps_for_a_night_goes_on_where_it_was() -> Result<()> {
-    let (gate, script) = held_in_the_work();
-    let world = World::scripted(script).await?;
-    let task = in_the_middle(&world).await?;
-    gate.reached().await?;
-    // The plane, PostgreSQL, workers with all that they run: as a lid that is closed stops them.
-    let asleep = processes::of(world.folder());
-    assert!(asleep.len() > 5, "{asleep:?}");
-    for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
-        for process in &asleep {
-            // What has ended meanwhile needs no signal.
-            let _ = kill(Pid::from_raw(process.pid), signal);
-        }
-        if signal == Signal::SIGSTOP {
-            tokio::time::sleep(NIGHT).await;
-        }
-    }
-    gate.open();
-    comes_to_its_end(&world, &task).await?;
-    world.end().await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_is_killed_comes_back_and_nothing_is_lost() -> Result<()> {
-    let (gate, script) = held_in_the_work();
-    let world = World::scripted(script).await?;
-    let task = in_the_middle(&world).await?;
-    gate.reached().await?;
-    let servers: Vec<_> = processes::of(&world.data().join("postgres"))
-        .into_iter()
-        .filter(|process| process.command.contains("postgres"))
-        .collect();
-    assert!(!servers.is_empty());
-    for server in &servers {
-        let _ = kill(Pid::from_raw(server.pid), Signal::SIGKILL);
-    }
-    gate.open();
-    comes_to_its_end(&world, &task).await?;
-    assert_eq!(task.now().attempt, 1, "the worker waited for it");
-    world.end().await
-}
-
-/// Runs `mainloop up` until it gives up. What it said.
-async fn up(data: &Path, more: &[&str]) -> Result<(i32, String)> {
-    let ran = Command::new(binary(binaries::CLI)?)
-        .arg("up")
-        .arg("--data-dir")
-        .arg(data)
-        .args(more)
-        .env_clear()
-        .envs(passed_on())
-        .env("GITHUB_TOKEN", "a-token")
-        .env("ANTHROPIC_API_KEY", "a-key")
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, ran)
-        .await
-        .context("a plane that cannot start did not end")??;
-    let said = [output.stdout, output.stderr].concat();
-    Ok((
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&said).into_owned(),
     ))
 }
 
+async fn world(script: Script, worker: &str) -> Result<World> {
+    World::with(Settings::script(script).policy(&format!("worker = {{ {worker} }}"))).await
+}
+
+/// The task's log, with whether the worker's memory is bounded on this host for this user.
+async fn log(world: &World, task: &Task) -> Result<(String, bool)> {
+    let log = world.cli(&["task", "logs", &task.short_id]).await?.stdout;
+    let limits = log.lines().find(|line| line.contains("limits: "));
+    let limits = limits.with_context(|| format!("the log does not say the limits: {log}"))?;
+    let is_bounded = limits.contains("memory 900 MiB");
+    ensure!(
+        is_bounded || limits.contains("memory is not limited"),
+        "{limits}"
+    );
+    Ok((log.clone(), is_bounded))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plane_that_cannot_start_says_why_and_leaves_nothing_running() -> Result<()> {
-    let world = World::new().await?;
-    let folder = world.folder();
-    let taken = TcpListener::bind("127.0.0.1:0")?;
-    let address = taken.local_addr()?.to_string();
-    let file = folder.join("a-file");
-    std::fs::write(&file, "")?;
-    let older = folder.join("older");
-    std::fs::create_dir_all(older.join("postgres/data"))?;
-    std::fs::write(older.join("postgres/data/PG_VERSION"), "9\n")?;
-    let fresh = folder.join("fresh");
-    let long = folder.join("x".repeat(100));
-    for (data, more, code, words) in [
-        (world.data(), &[][..], 1, "another plane runs on"),
-        (&fresh, &["--listen", &address], 1, "could not listen on"),
-        (&file, &[], 1, "could not make"),
-        (Path::new("/proc/mainloop"), &[], 1, "could not make"),
-        (Path::new("relative"), &[], 2, "is not an absolute path"),
-        (&older, &[], 1, "was written by PostgreSQL 9"),
-        (&long, &[], 1, "choose a shorter data folder"),
-    ] {
-        let (ended, said) = up(data, more).await?;
-        assert_eq!(ended, code, "{}: {said}", data.display());
-        assert!(said.contains(words), "{}: {said}", data.display());
+async fn a_command_that_takes_too_much_memory_is_killed_and_claude_is_told() -> Result<()> {
+    let script = beginning_with(&format!("{HOG}; echo ended with $?"), None);
+    let world = world(script, "memory_mib = 900").await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    task.approve().await?;
+    task.expect_state(TaskState::Ready).await?;
+    let (log, is_bounded) = log(&world, &task).await?;
+    let words = "the worker reached its memory limit of 900 MiB, and the kernel ended one process";
+    assert_eq!(log.contains(words), is_bounded, "{log}");
+    let told = world
+        .model()
+        .requests()
+        .iter()
+        .filter(|seen| seen.is_message())
+        .any(|seen| seen.request().text().contains(words));
+    assert_eq!(told, is_bounded, "it is in a later request");
+    let code = if is_bounded { 137 } else { 0 };
+    let outcomes = world.model().outcomes("Bash");
+    assert!(
+        outcomes
+            .iter()
+            .any(|outcome| outcome.text.contains(&format!("ended with {code}"))),
+        "{outcomes:?}"
+    );
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claude_that_is_killed_for_want_of_memory_is_told_as_that() -> Result<()> {
+    // The kernel is told to take Claude Code first.
+    let first = "for p in /proc/[0-9]*; do grep -q [s]tream-json $p/cmdline && echo 1000 > $p/oom_score_adj; done";
+    // Each of these is smaller than it.
+    let small = "for i in $(seq 20); do python3 -c 'import time; x = bytearray(100 << 20); time.sleep(1000)' & done; wait";
+    let script = beginning_with(&format!("{first}; {small}"), None);
+    let world = world(script, "memory_mib = 900").await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    task.expect_item(InboxItemKind::Plan).await?;
+    let (_, is_bounded) = log(&world, &task).await?;
+    if !is_bounded {
+        // Nothing but the machine's own end would show it.
+        task.cancel().await?;
+        return world.end().await;
     }
-    for left in [&fresh, &older] {
-        processes::expect_none(left).await?;
-    }
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::OutOfMemory);
+    assert!(
+        item.seen.body.contains("memory limit of 900 MiB")
+            && item.seen.body.contains("worker.memory_mib"),
+        "{}",
+        item.seen.body
+    );
+    item.reject("as expected").await?;
+    world.expect_no_worker().await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_grows_without_end_ends_the_worker() -> Result<()> {
+    let fill = "for i in 1 2 3 4; do head -c 40M /dev/urandom > /work/big$i; done; sleep 86397";
+    let world = world(beginning_with(fill, None), "disk_mib = 128").await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::DiskLimit);
+    assert!(
+        item.seen.body.contains("may hold 128 MiB"),
+        "{}",
+        item.seen.body
+    );
+    item.reject("as expected").await?;
+    world.expect_no_worker().await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_ends_before_the_disk_is_full() -> Result<()> {
+    // A petabyte is not there.
+    let world = world(script::good_day(), "free_disk_mib = 1073741824").await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::Disk);
+    assert!(
+        item.seen.body.contains("are free where workers live"),
+        "{}",
+        item.seen.body
+    );
+    item.reject("as expected").await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_forks_without_end_ends_with_its_task() -> Result<()> {
+    let gate = Gate::closed();
+    let bomb = "setsid -f python3 -c 'import os, time
+while True:
+    try: os.fork()
+    except OSError: time.sleep(0.05)' </dev/null >/dev/null 2>&1";
+    // Without a fork, for which there is no room then.
+    let full = "until set -- /proc/[0-9]*; test $# -gt 150; do :; done";
+    let script = beginning_with(&format!("{bomb}; {full}"), Some(&gate));
+    let world = world(script, "processes = 300").await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    task.approve().await?;
+    gate.reached().await?;
+    let count = world.worker_processes().len();
+    ensure!((150..=300).contains(&count), "{count} processes");
+    world
+        .client()
+        .access()
+        .get_status(GetStatusRequest {})
+        .await
+        .context("the plane does not answer")?;
+    let groups = world.control_groups();
+    task.cancel().await?;
+    world.expect_no_worker().await?;
+    ensure!(!groups.iter().any(|group| group.exists()), "{groups:?}");
+    gate.open();
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_killed_leaves_no_control_group() -> Result<()> {
+    let gate = Gate::closed();
+    let world = world(beginning_with("true", Some(&gate)), "memory_mib = 900").await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    task.approve().await?;
+    gate.reached().await?;
+    let (_, is_bounded) = log(&world, &task).await?;
+    let groups = world.control_groups();
+    ensure!(
+        groups.iter().any(|group| group.is_dir()) == is_bounded,
+        "{groups:?}"
+    );
+    world.kill_agents()?;
+    wait::until(
+        "the groups to be removed",
+        wait::PATIENCE,
+        async || match groups.iter().find(|group| group.exists()) {
+            None => Ok(()),
+            Some(group) => Err(format!("{} is there", group.display())),
+        },
+    )
+    .await?;
+    gate.open();
+    task.expect_state(TaskState::Ready).await?;
     world.end().await
 }

@@ -13,6 +13,7 @@ mod held_ci;
 mod kills;
 mod machine;
 mod meddling;
+mod outages;
 mod patience;
 mod people;
 mod pushes;

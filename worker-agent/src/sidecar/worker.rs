@@ -4,6 +4,7 @@
 //! fails is reported and ends alone; what ends the worker is the plane's word, SIGTERM, or an attempt that is over.
 
 mod claude;
+mod disk;
 mod host;
 mod issue;
 mod leave;
@@ -23,8 +24,8 @@ use std::{
 use futures_util::future::OptionFuture;
 use mainloop_github::{Client, Marker, MarkerKind};
 use mainloop_proto::v1::{
-    Assignment, Command, Credentials, HumanWord, LogSource, Spend, StepFailed, Task, Welcome,
-    WorkerPolicy, assignment::Work, command::What, milestone::Fact,
+    Assignment, Command, Credentials, FailureReason, HumanWord, LogSource, Spend, StepFailed, Task,
+    Welcome, WorkerPolicy, assignment::Work, command::What, milestone::Fact,
 };
 use thiserror::Error;
 use tokio::{
@@ -228,6 +229,8 @@ impl Worker {
         let handed_over = Arc::clone(&self.handed_over);
         handed_over.store(false, Ordering::Relaxed);
         let version = assignment.phase_version;
+        self.host.begin_step();
+        let full = self.host.disk.full();
         let outcome = {
             let step = steps::perform(self, assignment);
             tokio::pin!(step);
@@ -242,9 +245,14 @@ impl Worker {
                         None
                     }
                 }
+                full = full => Some(Err(Failure::new(full.reason(), full.to_string()))),
             }
         };
         self.host.refuse_pushes();
+        if let Some(words) = self.host.strained() {
+            self.note(words);
+        }
+        let outcome = outcome.map(|outcome| outcome.map_err(|failure| self.explain(failure)));
         if let Some(killed) = self.host.end_step().await
             && killed > 0
         {
@@ -272,6 +280,14 @@ impl Worker {
                     _ = superseded(assignments, version) => {}
                 }
             }
+        }
+    }
+
+    /// What a failure is where the harness was killed for want of memory.
+    fn explain(&self, failure: Failure) -> Failure {
+        match self.host.short_of_memory() {
+            Some(words) if self.host.is_gone() => Failure::new(FailureReason::OutOfMemory, words),
+            _ => failure,
         }
     }
 

@@ -270,7 +270,7 @@ pub(super) const HOSTS: [Attack; 24] = [
 ];
 
 /// What a process can ask the kernel and the files for.
-pub(super) const WALLS: [Attack; 34] = [
+pub(super) const WALLS: [Attack; 38] = [
     attack(
         "mounting",
         "call('mount', b'none', b'/tmp', b'tmpfs', 0, 0)",
@@ -380,14 +380,30 @@ pub(super) const WALLS: [Attack; 34] = [
     attack("a system file", "write('/usr/bin/git')", "E"),
     attack(
         "all of /tmp",
-        "os.posix_fallocate(os.open('/tmp/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "os.posix_fallocate(os.open('/tmp/big', os.O_CREAT | os.O_RDWR), 0, 8 << 30)",
         "ENOSPC",
     ),
     attack(
         "all of /dev/shm",
-        "os.posix_fallocate(os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "os.posix_fallocate(os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR), 0, 8 << 30)",
         "ENOSPC",
     ),
+    attack(
+        "all of the disk in one file",
+        "os.posix_fallocate(os.open('/work/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "EFBIG",
+    ),
+    attack(
+        "a key of whoever started the plane",
+        "system(250, 10, -3, b'user', b'mainloop-outside-key', 0)",
+        "ENOKEY",
+    ),
+    attack(
+        "the keyring that holds it",
+        "[line for line in open('/proc/keys') if 'mainloop-outside-key' in line]",
+        "[]",
+    ),
+    attack("processes without end", "bomb(20000)", "EAGAIN before 600"),
     attack(
         "hundreds of processes that stay",
         "survive(200)",

@@ -199,6 +199,15 @@ pub fn push_refused(why: &str) -> String {
     )
 }
 
+/// Tells that the kernel kept the worker within its limits; `what` it did.
+pub fn strained(what: &str) -> String {
+    format!(
+        "From the machine you run on: {what}. A command that was ended by signal 9 (exit code 137) or could not fork failed for this, not for your \
+         change. The limits stay: take less, such as fewer jobs at once (`-j2`), one test at a time or smaller data. If it cannot be done within \
+         them, call `mcp__mainloop__report_blocker`."
+    )
+}
+
 struct Prompt<'a> {
     text: String,
     delimiter: &'a str,

@@ -28,6 +28,8 @@ use crate::{
 /// How long the CLI may take to exit when asked to; then it is killed with what is left of the step.
 const EXIT: Duration = Duration::from_secs(5);
 
+/// The signal of the kernel's that ends what takes too much memory.
+const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 /// How long a turn may take to end when it is interrupted.
 const INTERRUPTED: Duration = Duration::from_secs(30);
 /// Questions and blockers of one attempt that reach a person, at most. Behind them is something that goes in circles.
@@ -248,7 +250,13 @@ impl Worker {
                     self.link.alive();
                     pulse.beat();
                     let looped = felt(&mut pulse, &event);
+                    let is_result = matches!(event, Event::ToolResult { .. });
                     self.heard(talk, handle, open, event, keeper).await?;
+                    if is_result && let Some(words) = self.host.strained() {
+                        self.note(words.clone());
+                        // An error means that the turn is over.
+                        let _ = handle.say(Uuid::new_v4(), &prompts::strained(&words)).await;
+                    }
                     if let Some(stall) = looped
                         && stalled.is_none()
                     {
@@ -523,6 +531,12 @@ impl Worker {
                         .filter(|until| *until > jiff::Timestamp::now());
                 }
                 failure
+            }
+            TurnEnd::ProcessExited {
+                signal: Some(SIGKILL),
+                ..
+            } if let Some(words) = self.host.short_of_memory() => {
+                Failure::new(FailureReason::OutOfMemory, words)
             }
             TurnEnd::ProcessExited {
                 code,

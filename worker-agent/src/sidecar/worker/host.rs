@@ -2,6 +2,7 @@
 
 use std::{iter, path::PathBuf, time::Duration};
 
+use futures_util::FutureExt;
 use ipnet::IpNet;
 use mainloop_github::{Client, Repo};
 use mainloop_proto::v1::{Credentials, ModelCredentialKind, Task, WorkerPolicy, WorkflowFiles};
@@ -10,13 +11,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::disk::Disk;
 use crate::{
     channel::{Harness, Notice},
     probe,
     sidecar::{
         config::Config,
         proxy::{self, Credential, Events, Proxy, PushGate, forward, git, model},
-        sandbox::{Ids, Isolation, Running, Sandbox, StartError, find_bubblewrap},
+        sandbox::{Ids, Isolation, Running, Sandbox, StartError, Strain, find_bubblewrap},
     },
 };
 
@@ -68,6 +70,7 @@ pub(super) struct Host {
     pub(super) proxy_events: Events,
     /// What the harness says unasked.
     pub(super) notices: Option<mpsc::Receiver<Notice>>,
+    pub(super) disk: Disk,
     /// The worker's own folder.
     dir: PathBuf,
     sandbox: Sandbox,
@@ -83,6 +86,10 @@ pub(super) struct Host {
 struct Started {
     harness: Harness,
     running: Running,
+    /// What the kernel had done to it when that was told last.
+    told: Strain,
+    /// How many of its processes had been killed for want of memory when the step began.
+    killed_before: u64,
 }
 
 fn url(what: &'static str, text: &str) -> Result<Url, Error> {
@@ -123,6 +130,7 @@ impl Host {
         let credentials = &renewals.borrow().clone();
         let sandbox = sandbox(&config)?;
         let dir = config.dir;
+        let disk = Disk::watch(dir.clone(), sandbox.work.clone(), sandbox.limits.clone());
         sandbox.prepare().map_err(Error::Sandbox)?;
         let screening = git::Screening {
             options: git::screen::Options {
@@ -145,6 +153,7 @@ impl Host {
             gate: proxy.gate(),
             proxy_events,
             notices: None,
+            disk,
             dir,
             sandbox,
             proxy,
@@ -165,8 +174,52 @@ impl Host {
         self.started = Some(Started {
             harness: worker.harness,
             running: worker.running,
+            told: Strain::default(),
+            killed_before: 0,
         });
         Ok(harness)
+    }
+
+    /// What holds the harness, where there is one.
+    pub(super) fn held(&self) -> Option<String> {
+        Some(self.started.as_ref()?.running.held().to_string())
+    }
+
+    /// A step begins: what happened to the harness before is not its doing.
+    pub(super) fn begin_step(&mut self) {
+        if let Some(started) = &mut self.started {
+            started.killed_before = started.running.strain().killed;
+        }
+    }
+
+    /// What the kernel did to the harness at its limits since this was asked last, in words.
+    pub(super) fn strained(&mut self) -> Option<String> {
+        let started = self.started.as_mut()?;
+        let now = started.running.strain();
+        let before = std::mem::replace(&mut started.told, now);
+        now.since(before, started.running.held())
+    }
+
+    /// Why memory was short in this step, where processes were killed for that.
+    pub(super) fn short_of_memory(&self) -> Option<String> {
+        let started = self.started.as_ref()?;
+        let before = Strain {
+            killed: started.killed_before,
+            ..started.told
+        };
+        let now = started.running.strain();
+        Strain {
+            not_started: 0,
+            ..now
+        }
+        .since(before, started.running.held())
+    }
+
+    /// The harness was started and has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.started
+            .as_ref()
+            .is_some_and(|started| started.harness.closed().now_or_never().is_some())
     }
 
     /// Why a sandbox does not start here and how to mend it, as the probe says; empty when it finds nothing, or where
@@ -184,6 +237,7 @@ impl Host {
             // Not in `run`: it is closed to the ids that the probe has.
             data: self.dir.clone(),
             toolchains: self.sandbox.toolchains.clone(),
+            limits: self.sandbox.limits.clone(),
         })
         .await;
         let mut text = String::new();
@@ -292,7 +346,7 @@ fn sandbox(config: &Config) -> Result<Sandbox, Error> {
     let isolation = if config.sandbox {
         Isolation::Bubblewrap {
             program: find_bubblewrap(None).ok_or(Error::NoBubblewrap)?,
-            tmp_bytes: Isolation::TMP_BYTES,
+            tmp_bytes: config.limits.tmp(),
         }
     } else {
         Isolation::None
@@ -307,6 +361,8 @@ fn sandbox(config: &Config) -> Result<Sandbox, Error> {
         run: config.dir.join("run"),
         toolchains: config.toolchains.clone(),
         ids,
+        name: config.attempt_id.clone(),
+        limits: config.limits.clone(),
     })
 }
 

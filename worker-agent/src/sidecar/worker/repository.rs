@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use mainloop_github::Class;
 use mainloop_proto::v1::{FailureReason, ProgressNoted, Task, milestone::Fact};
-use serde::Deserialize;
 
 use self::left_out::LeftOut;
 use super::{Worker, claude::notice};
@@ -17,15 +16,14 @@ use crate::{
     channel::{self, AcceptError, Harness, Prepare, Prepared, Setup},
     sidecar::{
         claude::Guidance,
-        sandbox::{StartError, check_variables},
+        sandbox::StartError,
         steps::Failure,
+        wishes::{self, Wishes},
     },
 };
 
 /// Files of the base commit that tell Claude about the repository.
 const GUIDANCE: [&str; 2] = ["CLAUDE.md", "AGENTS.md"];
-/// The repository's own wishes.
-const WISHES: &str = ".mainloop.toml";
 /// What says which files Git LFS keeps, and which folders are other repositories.
 const LEFT_OUT: [&str; 2] = [".gitattributes", ".gitmodules"];
 /// Longest of these files, in bytes.
@@ -49,28 +47,6 @@ pub(crate) struct Base {
     sha: String,
     setup: Vec<String>,
     is_set_up: bool,
-}
-
-/// `.mainloop.toml` of the base commit. It may add commands and environment, never mounts, hosts or credentials.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wishes {
-    /// Commands that make the work tree ready, run in its root.
-    setup: Vec<String>,
-    /// Environment of the commands and of Claude.
-    env: BTreeMap<String, String>,
-}
-
-impl Wishes {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|error| {
-            let message = error.message();
-            Failure::new(
-                FailureReason::Setup,
-                format!("{WISHES} of the base commit is not understood: {message}"),
-            )
-        })
-    }
 }
 
 /// The branch of a task that has pushed nothing yet.
@@ -151,16 +127,11 @@ impl Worker {
                 });
             }
         }
-        let wishes: Wishes = match self.text_at(WISHES, &sha).await? {
-            Some(text) => Wishes::parse(&text)?,
+        let wishes = match self.text_at(wishes::FILE, &sha).await? {
+            Some(text) => Wishes::parse(&text)
+                .map_err(|message| Failure::new(FailureReason::Setup, message))?,
             None => Wishes::default(),
         };
-        check_variables(wishes.env.keys()).map_err(|error| {
-            Failure::new(
-                FailureReason::Setup,
-                format!("{WISHES} of the base commit is refused: {error}"),
-            )
-        })?;
         let [attributes, modules] = LEFT_OUT;
         let left_out = LeftOut::of(
             &self.text_at(attributes, &sha).await?.unwrap_or_default(),
@@ -217,8 +188,14 @@ impl Worker {
     /// A harness whose work tree stands on the task's branch as it was pushed, else on the base, and is set up.
     pub(crate) async fn work_tree(&mut self) -> Result<(Harness, Prepared), Failure> {
         let base = self.base().await?;
+        let was_there = self.host.held().is_some();
         let harness = match self.host.harness().await {
-            Ok(harness) => harness,
+            Ok(harness) => {
+                if let Some(held) = self.host.held().filter(|_| !was_there) {
+                    self.note(format!("limits: {held}"));
+                }
+                harness
+            }
             Err(error) => return Err(self.not_started(&error).await),
         };
         let repository = self.task.repository.clone().unwrap_or_default();
@@ -262,7 +239,7 @@ impl Worker {
                 done = &mut done => return done.map_err(|error| match error {
                     channel::Error::Failed(failure) => Failure::new(
                         FailureReason::Setup,
-                        format!("a setup command of {WISHES} failed: {failure}"),
+                        format!("a setup command of {} failed: {failure}", wishes::FILE),
                     ),
                     other => Failure::git(other),
                 }),
