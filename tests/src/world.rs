@@ -437,7 +437,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if !self.ended {
+            let groups = self.control_groups();
             processes::kill_all(self.folder.path());
+            for group in groups {
+                // One that is still being emptied stays behind, empty.
+                let _ = fs::remove_dir(group);
+            }
         }
     }
 }
