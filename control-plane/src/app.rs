@@ -103,15 +103,15 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
         Database::External(config) => (None, (**config).clone()),
     };
-    let served = serve_on(&config, &mut server, database_config).await;
+    let outcome = serve_on(&config, &mut server, database_config).await;
     // A start that failed leaves what it found. A plane that broke down leaves its workers, and their database.
-    if let (Err(error), Some(server)) = (&served, server)
+    if let (Err(error), Some(server)) = (&outcome, server)
         && !matches!(error, Error::Service)
         && server.is_new()
     {
         stop_database(server).await;
     }
-    served
+    outcome
 }
 
 async fn stop_database(server: postgres::Server) {

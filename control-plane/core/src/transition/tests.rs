@@ -346,10 +346,10 @@ fn who_is_asked_is_reminded_once_and_policy_may_answer_for_them() {
         assert_eq!(answer.is_ok(), then.is_some(), "{answer:?}");
     }
     // The answer goes to the worker that asked, in the middle of its step.
-    let assumed = next(&asked, &Event::AnswerAssumed, at(90), &assumes).unwrap();
-    assert_eq!(assumed.task.wait, Wait::None);
-    assert_eq!(assumed.task.phase_version, asked.phase_version);
-    assert!(assumed.wants.contains(&Want::WithdrawItem));
+    let taken = next(&asked, &Event::AnswerAssumed, at(90), &assumes).unwrap();
+    assert_eq!(taken.task.wait, Wait::None);
+    assert_eq!(taken.task.phase_version, asked.phase_version);
+    assert!(taken.wants.contains(&Want::WithdrawItem));
 
     let open_ended = Event::QuestionAsked {
         id: "q2".into(),
