@@ -132,7 +132,8 @@ pub(crate) enum Command {
     /// How the plane is
     Status,
     /// Check everything that a plane and its workers need on this machine, and say how to mend what is missing
-    Doctor,
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Doctor),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  mainloop completions bash > ~/.local/share/bash-completion/completions/mainloop"
@@ -141,6 +142,26 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+const DOCTOR_HELP: &str = "\
+With --repo it runs the repository's tests as a worker would: in the sandbox, with the mounts, limits
+and hosts of the plane's policy, on a clone of its own. The command is --command, or `test` in the
+repository's .mainloop.toml, or a guess by its files; the setup commands of .mainloop.toml run before.
+
+Examples:
+  mainloop doctor
+  mainloop doctor --repo .
+  mainloop doctor --repo https://github.com/acme/widgets --command \"npm ci && npm test\"";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    /// Run this repository's tests as a worker would: the folder of a clone, which is not written to, or a URL
+    #[arg(long, value_name = "FOLDER|URL")]
+    pub(crate) repo: Option<String>,
+    /// The command that runs its tests
+    #[arg(long, value_name = "COMMAND", requires = "repo")]
+    pub(crate) command: Option<String>,
 }
 
 const ANSWER_HELP: &str = "\

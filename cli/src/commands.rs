@@ -42,7 +42,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
         Command::Token(token) => access::token(token, &global, output).await?,
         Command::Whoami => access::whoami(&global, output).await?,
         Command::Status => access::status(&global, output).await?,
-        Command::Doctor => doctor::run(output).await?,
+        Command::Doctor(doctor) => doctor::run(doctor, output).await?,
         Command::Completions { shell } => completions::run(shell, output)?,
     };
     Ok(ExitCode::from(exit))

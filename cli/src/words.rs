@@ -37,10 +37,16 @@ pub(crate) fn step(step: Step) -> String {
     }
 }
 
-pub(crate) fn kind(kind: InboxItemKind) -> String {
-    match kind {
+/// What kind of item it is, and whether it waits for too long.
+pub(crate) fn kind(item: &InboxItem) -> String {
+    let kind = match item.kind() {
         InboxItemKind::Spawn => "proposal".to_owned(),
         other => spoken(other.as_str_name(), "INBOX_ITEM_KIND_"),
+    };
+    if item.reminded {
+        format!("{kind}, overdue")
+    } else {
+        kind
     }
 }
 

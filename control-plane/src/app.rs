@@ -35,6 +35,7 @@ use crate::{
         task::Rules,
     },
     supervisor::{OnExit, Supervisor},
+    tidy,
     watch::{self, Watch},
     watchers,
 };
@@ -94,10 +95,6 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         return Err(Error::Missing(missing));
     }
     let _lock = lock(&config)?;
-    let supervisor = Supervisor::new();
-    let stop = supervisor.stop_token();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let (mut server, database_config) = match &config.database {
         Database::Embedded(options) => {
             let server = postgres::Server::start(options.clone()).await?;
@@ -106,18 +103,48 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
         Database::External(config) => (None, (**config).clone()),
     };
+    let outcome = serve_on(&config, &mut server, database_config).await;
+    // A start that failed leaves what it found. A plane that broke down leaves its workers, and their database.
+    if let (Err(error), Some(server)) = (&outcome, server)
+        && !matches!(error, Error::Service)
+        && server.is_new()
+    {
+        stop_database(server).await;
+    }
+    outcome
+}
+
+async fn stop_database(server: postgres::Server) {
+    if let Err(error) = server.stop().await {
+        tracing::warn!(
+            error = errors::chain(&error),
+            "the private PostgreSQL did not stop"
+        );
+    }
+}
+
+/// Runs the plane on a database that is there. The private one is taken and stopped when everything is to end.
+async fn serve_on(
+    config: &Config,
+    server: &mut Option<postgres::Server>,
+    database_config: tokio_postgres::Config,
+) -> Result<(), Error> {
+    let supervisor = Supervisor::new();
+    let stop = supervisor.stop_token();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let store = Store::new(database_config);
     db::migrate::migrate(&store).await?;
     store.release_mended().await?;
     let version = store.server_version().await?;
-    let host = host_id(&config)?;
+    let host = host_id(config)?;
     let health = Health::default();
     let replica = Uuid::now_v7();
     let lease = Arc::new(Lease::default());
     lease.renew(&store, replica, &host).await;
     let shared = Shared {
         store: store.clone(),
-        rules: Arc::new(rules(&config)),
+        rules: Arc::new(rules(config)),
         stop: stop.clone(),
         health: health.clone(),
     };
@@ -145,7 +172,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     };
     let tokens = Tokens::new(&config.code_host);
     let offer = Offer {
-        credentials: credentials(&config),
+        credentials: credentials(config),
         tokens: tokens.clone(),
         policy: policy::worker_policy,
     };
@@ -157,17 +184,17 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         supervisor.clone(),
     );
     let routes = serve::routes(&shared, Access::new(shared.clone(), about), link);
-    listen(&config, &shared, &routes, &supervisor).await?;
+    listen(config, &shared, &routes, &supervisor).await?;
     // Not before somebody can reach us: no worker is started for nobody, and none is judged by its silence.
-    start_rescue(&config, &store, replica, lease, &host, &supervisor);
-    let launcher = start_loops(&config, &store, &host, &health, &supervisor);
+    start_rescue(config, &store, replica, lease, &host, &supervisor);
+    let launcher = start_loops(config, &store, &host, &health, &supervisor);
     if let Some(tokens) = &tokens {
-        start_code_host(&config, &store, tokens, health, &supervisor);
+        start_code_host(config, &store, tokens, health, &supervisor);
     }
     tracing::info!(socket = %config.socket().display(), "plane is ready");
 
     let keep = async {
-        match &mut server {
+        match server {
             Some(server) => server.keep(stop.clone()).await,
             None => std::future::pending().await,
         }
@@ -193,13 +220,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             if let Some(Tokens::Minted(mint)) = &tokens {
                 mint.revoke_all().await;
             }
-            if let Some(server) = server
-                && let Err(error) = server.stop().await
-            {
-                tracing::warn!(
-                    error = errors::chain(&error),
-                    "the private PostgreSQL did not stop"
-                );
+            store.close();
+            if let Some(server) = server.take() {
+                stop_database(server).await;
             }
         }
     };
@@ -308,6 +331,7 @@ fn start_loops(
             sandbox: config.sandbox,
             uid: nix::unistd::geteuid().is_root().then_some(SOME_UID),
             mounts: config.policy.toolchains_json(),
+            limits: config.policy.limits_json(),
         },
     };
     let caps = Caps {
@@ -461,6 +485,13 @@ fn start_code_host(
         },
     );
     supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop.clone()));
+    let tidying = tidy::run(
+        store.clone(),
+        config.code_host.api.clone(),
+        tokens.clone(),
+        stop.clone(),
+    );
+    supervisor.spawn("tidying", OnExit::Fatal, tidying);
     if let Tokens::Minted(mint) = tokens {
         let keeping = mint.clone().keep(store.clone(), stop.clone());
         supervisor.spawn("tokens", OnExit::Fatal, keeping);

@@ -28,6 +28,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Arguments with which the agent's probe looks at this plane's own settings.
     pub probe: Vec<String>,
+    /// What its trial of a repository is told of this plane as well.
+    pub trial: Vec<String>,
 }
 
 /// One thing that `serve` needs.
@@ -78,15 +80,38 @@ impl fmt::Display for Report {
 
 /// Makes all checks.
 pub async fn run(options: &Options) -> Report {
-    let (checks, probe) = match Config::load(options) {
-        Ok(config) => (all(&config).await, probe(&config)),
-        Err(error) => (vec![refused(&error)], Vec::new()),
+    let (checks, probe, trial) = match Config::load(options) {
+        Ok(config) => (all(&config).await, probe(&config), trial(&config)),
+        Err(error) => (vec![refused(&error)], Vec::new(), Vec::new()),
     };
     Report {
         ok: checks.iter().all(|check| check.ok),
         checks,
         probe,
+        trial,
     }
+}
+
+/// What a trial of a repository is told of this plane's own settings, beside what the probe is told.
+fn trial(config: &Config) -> Vec<String> {
+    let policy = &config.policy;
+    let mut arguments = Vec::new();
+    let mut add = |option: &str, value: &str| {
+        arguments.extend([option.to_owned(), value.to_owned()]);
+    };
+    for host in &policy.hosts {
+        add("--host", host);
+    }
+    for network in &policy.allow_networks {
+        add("--network", network);
+    }
+    if let Some(host) = config.code_host.api.host_str() {
+        add("--never", host);
+    }
+    add("--setup-seconds", &policy.setup_seconds.to_string());
+    let url = config.code_host.url.as_str();
+    add("--code-host", url.trim_end_matches('/'));
+    arguments
 }
 
 /// Arguments with which the agent's probe looks at this plane's own settings.
@@ -95,6 +120,10 @@ pub fn probe(config: &Config) -> Vec<String> {
     if config.data_dir.is_dir() {
         arguments.extend(["--data".to_owned(), config.data_dir.display().to_string()]);
     }
+    arguments.extend([
+        "--limits".to_owned(),
+        config.policy.limits_json().to_string(),
+    ]);
     if let Some(file) = &config.policy_file {
         arguments.extend(["--config".to_owned(), file.display().to_string()]);
     }

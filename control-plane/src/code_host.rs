@@ -90,6 +90,34 @@ impl Tokens {
         }
     }
 
+    /// A token that closes what a task left in `repo`; to be given back.
+    pub async fn for_tidying(&self, repo: &Repo) -> Result<Lent, Error> {
+        match self {
+            Self::Given(token) => Ok(Lent::given(token)),
+            Self::Minted(mint) => mint.get(repo, Access::Work { workflows: false }).await,
+        }
+    }
+
+    /// Ends a token that was made for one use.
+    pub async fn give_back(&self, lent: Lent) {
+        if let Self::Minted(mint) = self
+            && let Err(error) = mint.shared.app.revoke(&lent.secret).await
+        {
+            tracing::warn!(
+                error = errors::chain(&error),
+                "could not revoke a token; it runs out by itself"
+            );
+        }
+    }
+
+    /// The name of the rate limit that requests for `repo` count against: one for all, or one for each installation.
+    pub fn limit_of(&self, repo: &Repo) -> String {
+        match self {
+            Self::Given(_) => String::new(),
+            Self::Minted(_) => repo.owner.to_lowercase(),
+        }
+    }
+
     /// Whom they speak as.
     pub async fn login(&self, api: &Url) -> Result<String, Error> {
         match self {

@@ -20,6 +20,7 @@ pub mod read;
 pub mod reviews;
 pub mod rows;
 pub mod say;
+pub mod tidying;
 pub mod tokens;
 pub mod transition;
 pub mod words;
@@ -85,6 +86,11 @@ impl Error {
         move |source| Self::Postgres { what, source }
     }
 
+    /// Whether the database's disk has no room: nothing was stored, and nothing is lost.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Postgres { source, .. } if source.code() == Some(&SqlState::DISK_FULL))
+    }
+
     /// Whether the whole transaction may simply be run again.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -114,6 +120,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         read::STATEMENTS,
         reviews::STATEMENTS,
         say::STATEMENTS,
+        tidying::STATEMENTS,
         tokens::STATEMENTS,
         transition::STATEMENTS,
     ]

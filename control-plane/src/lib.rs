@@ -16,6 +16,7 @@ pub mod postgres;
 pub mod rpc;
 pub mod supervisor;
 pub mod texts;
+pub mod tidy;
 pub mod watch;
 pub mod watchers;
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mainloop_proto::v1::{ModelPrice, WorkerPolicy};
+use mainloop_proto::v1::{ModelPrice, WorkerPolicy, WorkflowFiles as WireFiles};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -38,12 +38,20 @@ pub struct Policy {
     pub allow_networks: Vec<String>,
     /// What of this machine workers see, read-only.
     pub toolchains: Toolchains,
+    /// What of this machine a worker may take.
+    pub worker: Worker,
     /// Who commits.
     pub committer: Committer,
     /// Whether merging the pull request closes the issue.
     pub close_issue_on_merge: bool,
+    /// What becomes of the issue, the pull request and the branch of a task that is cancelled or declined.
+    pub on_cancel: OnCancel,
     /// Whether a GitHub App's token may push changes of `.github/workflows`.
     pub change_workflows: bool,
+    /// What is done about a push that changes what GitHub Actions runs.
+    pub workflow_files: WorkflowFiles,
+    /// Largest repository that workers clone, in MiB; 0 for no limit.
+    pub max_repository_mib: u32,
     /// Repositories that tasks may name, as `owner/name` or `owner/*`; all when empty.
     pub repositories: Vec<String>,
     /// Seconds that a setup command may take.
@@ -78,6 +86,31 @@ pub struct Model {
     pub cache_write_1h_usd: Option<f64>,
 }
 
+/// What becomes of what a task made at the code host when it is cancelled or declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCancel {
+    /// Nothing.
+    Leave,
+    /// Its pull request and the issue that it opened are closed.
+    Close,
+    /// Its branch is deleted as well.
+    Delete,
+}
+
+/// What is done about a push that changes what GitHub Actions runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkflowFiles {
+    /// A person is asked.
+    #[default]
+    Ask,
+    /// It passes.
+    Allow,
+    /// It is refused.
+    Refuse,
+}
+
 /// How many workers there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -108,6 +141,21 @@ pub struct Mount {
     /// Where workers see it; at its own path when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+}
+
+/// What of this machine a worker may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Worker {
+    /// MiB of memory; 8 GiB when left out, or three quarters of a machine that has less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Processes and threads.
+    pub processes: u64,
+    /// MiB that its folder may grow to.
+    pub disk_mib: u64,
+    /// MiB that must stay free where workers live.
+    pub free_disk_mib: u64,
 }
 
 /// Who commits.
@@ -158,6 +206,17 @@ impl Default for Slots {
         Self {
             total: 4,
             per_repository: 4,
+        }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            memory_mib: None,
+            processes: 2048,
+            disk_mib: 20 << 10,
+            free_disk_mib: 1 << 10,
         }
     }
 }
@@ -214,9 +273,13 @@ impl Default for Policy {
             hosts: HOSTS.iter().map(|host| (*host).to_owned()).collect(),
             allow_networks: Vec::new(),
             toolchains: Toolchains::default(),
+            worker: Worker::default(),
             committer: Committer::default(),
             close_issue_on_merge: true,
+            on_cancel: OnCancel::Close,
             change_workflows: false,
+            workflow_files: WorkflowFiles::Ask,
+            max_repository_mib: 10_240,
             repositories: Vec::new(),
             setup_seconds: 900,
             no_ci_after_seconds: 120,
@@ -353,6 +416,7 @@ impl Policy {
             ("slots.total", self.slots.total),
             ("slots.per_repository", self.slots.per_repository),
             ("limits.max_attempts", self.limits.max_attempts),
+            ("limits.task_seconds", self.limits.task_seconds),
             ("limits.start_seconds", self.limits.start_seconds),
             ("limits.plan_seconds", self.limits.plan_seconds),
             ("limits.implement_seconds", self.limits.implement_seconds),
@@ -413,6 +477,20 @@ impl Policy {
                 );
             }
         }
+        for (key, value, least) in [
+            // Claude Code alone takes hundreds of MiB and tens of threads.
+            ("worker.memory_mib", self.worker.memory_mib, 512),
+            ("worker.processes", Some(self.worker.processes), 128),
+            ("worker.disk_mib", Some(self.worker.disk_mib), 64),
+        ] {
+            if value.is_some_and(|value| value < least) {
+                return refuse(key, &format!("must be at least {least}"));
+            }
+            // More than any machine has, and far from the limits of its type in bytes.
+            if value.is_some_and(|value| value > 1 << 40) {
+                return refuse(key, "is more than any machine has");
+            }
+        }
         if self.committer.name.trim().is_empty() || !self.committer.email.contains('@') {
             return refuse("committer", "needs a name and an address");
         }
@@ -457,6 +535,11 @@ impl Policy {
     /// Models that tasks may name, by alias.
     pub fn model_names(&self) -> Vec<String> {
         self.models.keys().cloned().collect()
+    }
+
+    /// What a worker may take, as the worker agent reads it.
+    pub fn limits_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.worker).expect("limits are plain data")
     }
 
     /// The toolchains as the worker agent reads them.
@@ -509,9 +592,17 @@ pub fn worker_policy(snapshot: &serde_json::Value) -> WorkerPolicy {
         setup_seconds: seconds(policy.setup_seconds),
         no_ci_after_seconds: seconds(policy.no_ci_after_seconds),
         stall_seconds: seconds(policy.stall_seconds),
+        watch_seconds: seconds(policy.watch_seconds),
         committer_name: policy.committer.name,
         committer_email: policy.committer.email,
         close_issue_on_merge: policy.close_issue_on_merge,
+        workflow_files: match policy.workflow_files {
+            WorkflowFiles::Ask => WireFiles::Ask,
+            WorkflowFiles::Allow => WireFiles::Allow,
+            WorkflowFiles::Refuse => WireFiles::Refuse,
+        }
+        .into(),
+        max_repository_mib: policy.max_repository_mib.into(),
     }
 }
 
@@ -567,7 +658,10 @@ mod tests {
             ("budget = 3", "budget"),
             ("[limits]\nplan_secs = 3", "plan_secs"),
             ("[limits]\nno_ci = 'maybe'", "no_ci"),
+            ("[limits]\nunanswered = 'guess'", "unanswered"),
+            ("[limits]\ntask_seconds = 0", "limits.task_seconds"),
             ("default_model = 'gpt'", "default_model"),
+            ("workflow_files = 'maybe'", "workflow_files"),
             ("default_budget_usd = 0.0", "default_budget_usd"),
             ("default_budget_usd = 1000.0", "default_budget_usd"),
             ("max_budget_usd = inf", "max_budget_usd"),
@@ -585,7 +679,11 @@ mod tests {
                 "models.a.price",
             ),
             ("[slots]\ntotal = 0", "slots.total"),
+            ("[worker]\nmemory_mib = 100", "worker.memory_mib"),
+            ("[worker]\nprocesses = 0", "worker.processes"),
+            ("[worker]\ndisk_mib = 9999999999999", "worker.disk_mib"),
             ("watch_seconds = 0", "watch_seconds"),
+            ("on_cancel = 'burn'", "on_cancel"),
             ("repositories = ['x']", "repositories"),
             ("repositories = ['/x/y']", "repositories"),
             ("repositories = ['x//y']", "repositories"),

@@ -319,6 +319,11 @@ impl Server {
         config(&self.layout, database)
     }
 
+    /// Whether this process started it, and did not find it running.
+    pub fn is_new(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Starts the server again whenever it is gone, until told to stop. Does not stop the server.
     pub async fn keep(&mut self, stop: CancellationToken) {
         loop {

@@ -1,6 +1,7 @@
 //! Every sentence that people read about a task's events and gates, in one place.
 
-use mainloop_core::{Event, Gate, NoCi, Phase, Reason, Wait};
+use mainloop_core::{CiHold, Event, Gate, NoCi, Phase, Reason, Wait};
+use mainloop_proto::v1::IssueChange;
 use serde_json::{Value, json};
 
 use crate::db::{Item, TaskRow};
@@ -9,7 +10,11 @@ use crate::db::{Item, TaskRow};
 pub fn is_milestone(event: &Event) -> bool {
     !matches!(
         event,
-        Event::Claimed | Event::AttemptConnected | Event::WaitElapsed | Event::CiRunning { .. }
+        Event::Claimed
+            | Event::AttemptConnected
+            | Event::WaitElapsed
+            | Event::Reminded
+            | Event::CiRunning { .. }
     )
 }
 
@@ -25,7 +30,13 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::PlanRejected => "plan rejected".to_owned(),
         Event::PlanRevised => "plan sent back for a revision".to_owned(),
         Event::Answered => "answered".to_owned(),
+        Event::AnswerAssumed => {
+            "nobody answered: went on with what the worker recommends".to_owned()
+        }
+        Event::Reminded => "still waits for you".to_owned(),
+        Event::ChangeAllowed { .. } => "change of CI definitions allowed".to_owned(),
         Event::UncheckedAccepted => "accepted without checks".to_owned(),
+        Event::ReadyAllowed => "to be marked ready before its checks".to_owned(),
         Event::MoreAttempts { count } => format!("{count} more turns of mending allowed"),
         Event::StartedAfresh => "started afresh on a new branch: waits for a worker".to_owned(),
         Event::ToppedUp => "budget topped up: waits for a worker".to_owned(),
@@ -38,11 +49,13 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::AttemptLost { why } => after_stumble(task, &format!("worker lost: {why}")),
         Event::Suspended => "the plane was stopped: goes on at its next start".to_owned(),
         Event::DeadlinePassed => after_stumble(task, "deadline passed"),
+        Event::CiNotStarted => "CI did not start in time".to_owned(),
         Event::WaitElapsed => "wait is over: waits for a worker".to_owned(),
         Event::PlanStored { revision, .. } => format!("plan ready (revision {revision})"),
         Event::NothingToChange => "nothing to change".to_owned(),
         Event::QuestionAsked { .. } => "question asked".to_owned(),
         Event::BlockerReported { .. } => "blocked".to_owned(),
+        Event::ChangeHeld { .. } => "push held: it changes CI definitions".to_owned(),
         Event::BranchPushed { sha } => {
             format!("branch {} pushed ({})", task.branch, short_sha(sha))
         }
@@ -61,6 +74,17 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
                 _ => format!("CI failed ({names})"),
             }
         }
+        Event::CiHeld {
+            hold: CiHold::Approval,
+            ..
+        } => "CI waits for an approval on the code host".to_owned(),
+        Event::CiHeld {
+            hold: CiHold::Draft,
+            ..
+        } => match &task.task.wait {
+            Wait::Human(_) => "CI skips drafts: a person decides".to_owned(),
+            _ => "CI skips drafts: to be marked ready before its checks".to_owned(),
+        },
         Event::CiAbsent { .. } => match task.limits().no_ci {
             NoCi::Ask => "no CI: a person decides".to_owned(),
             NoCi::Accept => "no CI: accepted by policy".to_owned(),
@@ -132,6 +156,63 @@ pub fn failed_checks(checks: &Value) -> String {
     }
 }
 
+/// The word for a check that a person has to act on, as the worker has it.
+const WAITS: &str = "waits for a person";
+
+/// Whether checks are awaited, and nothing has begun any of those.
+pub fn none_has_begun(checks: &Value) -> bool {
+    let mut awaited = checks
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|check| check["state"] == "pending")
+        .peekable();
+    awaited.peek().is_some() && awaited.all(|check| check["queued"] == true)
+}
+
+/// Some of the checks with their pages, below a line; empty for none.
+fn listed(line: &str, checks: &Value, some: impl Fn(&Value) -> bool) -> String {
+    let mut lines: Vec<String> = checks
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|check| some(check))
+        .map(|check| {
+            let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+            format!("- {} {}", text("name"), text("url"))
+                .trim_end()
+                .to_owned()
+        })
+        .collect();
+    lines.dedup();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{line}\n\n{}", lines.join("\n"))
+    }
+}
+
+/// The kind and the sentence of what somebody did to a task's issue.
+pub fn issue_change(change: IssueChange, number: i32) -> Option<(&'static str, String)> {
+    Some(match change {
+        IssueChange::Unspecified => return None,
+        IssueChange::Closed => (
+            "issue_closed",
+            format!("issue #{number} was closed: the task goes on, and the inbox takes answers"),
+        ),
+        IssueChange::Edited => (
+            "issue_edited",
+            format!(
+                "issue #{number} was edited: the plan is the one that was stored, and the edit is not followed"
+            ),
+        ),
+        IssueChange::Gone => (
+            "issue_gone",
+            format!("issue #{number} is gone: the plan is in the inbox and the task alone"),
+        ),
+    })
+}
+
 /// What the item of a gate says when whoever opened it said nothing better.
 pub fn item(gate: &Gate, task: &TaskRow, event: &Event) -> Item {
     let (title, body) = match gate {
@@ -139,11 +220,22 @@ pub fn item(gate: &Gate, task: &TaskRow, event: &Event) -> Item {
         Gate::Plan => ("Plan", String::new()),
         Gate::Question(_) => ("Question", String::new()),
         Gate::Blocker(_) => ("Blocked", String::new()),
+        Gate::Change(_) => (Reason::WorkflowChange.row().title, String::new()),
         Gate::Stuck(reason) => (reason.row().title, stuck(*reason, task, event)),
     };
     Item {
         title: format!("{title}: {}", task.title),
         body,
+        questions: json!([]),
+    }
+}
+
+/// The item of a push that is held.
+pub fn held_change(diff: &str) -> Item {
+    let row = Reason::WorkflowChange.row();
+    Item {
+        title: row.title.to_owned(),
+        body: format!("{}\n\n{}\n\n{diff}", row.meaning, row.remedy),
         questions: json!([]),
     }
 }
@@ -173,9 +265,24 @@ fn stuck(reason: Reason, task: &TaskRow, event: &Event) -> String {
             parts.push(fenced(&task.ci_log));
         }
     }
-    if reason == Reason::RedAgain {
-        parts.push(format!("Failing: {}.", failed_checks(&task.checks)));
+    match reason {
+        Reason::CiNotStarted | Reason::CiDeadline => {
+            let waited = task.limits().await_ci;
+            parts.push(listed(
+                &format!("Not over after {waited:#}:"),
+                &task.checks,
+                |check| check["state"] == "pending",
+            ));
+        }
+        Reason::CiApproval => parts.push(listed("Waiting for a person:", &task.checks, |check| {
+            check["conclusion"] == WAITS
+        })),
+        Reason::RedAgain => {
+            parts.push(format!("Failing: {}.", failed_checks(&task.checks)));
+        }
+        _ => {}
     }
+    parts.retain(|part| !part.is_empty());
     parts.push(row.remedy.to_owned());
     if !task.branch.is_empty() {
         parts.push(format!(
@@ -211,6 +318,29 @@ fn fenced(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn checks_have_not_begun_where_all_that_are_awaited_are_queued() {
+        let check = |state: &str, queued: bool| json!({ "state": state, "queued": queued });
+        for (checks, none) in [
+            (json!([]), false),
+            (json!([check("passed", false)]), false),
+            (
+                json!([check("pending", true), check("passed", false)]),
+                true,
+            ),
+            (
+                json!([check("pending", true), check("pending", false)]),
+                false,
+            ),
+            // As an older worker told it.
+            (json!([{ "state": "pending" }]), false),
+        ] {
+            assert_eq!(super::none_has_begun(&checks), none, "{checks}");
+        }
+    }
+
     #[test]
     fn no_log_ends_its_block() {
         assert_eq!(super::fenced("a\n```\nb"), "````\na\n```\nb\n````");

@@ -1,16 +1,21 @@
-//! Pull requests of tasks without a worker: merged completes a task, closed cancels it. One that is ready for review is
-//! taken up again when it conflicts with its base, when people with write access say something, and when a check of its
-//! head turns red.
+//! Pull requests of tasks: merged completes a task, closed cancels it, whether a worker is at work or not. What else
+//! people change there is told. One that is ready for review is taken up again when it conflicts with its base, when people
+//! with write access say something, and when a check of its head turns red.
 //!
 //! Polls by conditional requests, which cost nothing of the rate limit while nothing changes. A pull request that
 //! cannot be read is asked for again later, ever more slowly; the task stays as it is.
 
 use std::{collections::HashMap, time::Duration};
 
-use mainloop_core::Event;
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use mainloop_core::{Credential, Event, Failure, Reason};
 use mainloop_github::{
-    Class, Client, Conditional, FailedCheck, PullState, Repo, ReviewThread, Verdict, verdict,
+    Class, Client, Conditional, FailedCheck, PullRef, PullState, Quota, Repo, ReviewThread,
+    Verdict, verdict,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +26,7 @@ use crate::{
     code_host::{Lent, Tokens},
     db::{
         self, Occurrence, Store,
-        pulls::{Tags, Watched},
+        pulls::{Change, Tags, Watched},
         reviews::Thread,
     },
     errors,
@@ -48,6 +53,8 @@ pub struct Watch {
     options: Options,
     /// One client a repository, with its token: making one parses certificates.
     clients: HashMap<String, (Client, Lent)>,
+    /// What is left of each rate limit.
+    quotas: HashMap<String, Quota>,
 }
 
 impl Watch {
@@ -57,6 +64,7 @@ impl Watch {
             store,
             options,
             clients: HashMap::new(),
+            quotas: HashMap::new(),
         }
     }
 
@@ -93,6 +101,9 @@ impl Watch {
         let stored = match result {
             Ok(()) => Ok(()),
             Err(Trouble::Store(error)) => Err(error),
+            Err(Trouble::Host(error)) if matches!(error.class(), Class::RateLimited { .. }) => {
+                self.limited(&watched, &error).await
+            }
             Err(Trouble::Host(error)) => {
                 if error.class() == Class::Unauthorized {
                     // Revoked from outside, it may be: the next look gets another one.
@@ -101,6 +112,13 @@ impl Watch {
                 tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not look at a pull request");
                 self.store.pull_failed(watched.task).await
             }
+        };
+        let pause = self.quota(&repo(&watched)).pause(1);
+        let stored = match stored {
+            Ok(()) if pause > self.options.interval => {
+                self.store.pull_later(watched.task, pause).await
+            }
+            stored => stored,
         };
         if let Err(error) = stored {
             tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not store a look at a pull request");
@@ -129,6 +147,14 @@ impl Watch {
             }
             Some((PullState::Open, _)) | None => None,
         };
+        let now = changed.as_deref().map(Seen::of);
+        let before = Seen::read(watched.seen.clone());
+        let changes = match (&changed, &now, before) {
+            (Some(pull), Some(now), Some(before)) if pull.state == PullState::Open => {
+                now.changes_since(&before, pull)
+            }
+            _ => Vec::new(),
+        };
         if let Some(event) = event {
             self.apply(watched.task, Occurrence::new(event, "github"))
                 .await?;
@@ -136,7 +162,11 @@ impl Watch {
             self.look_at_ready(client, watched, sha, changed.is_some(), &mut tags)
                 .await?;
         }
-        Ok(self.store.pull_seen(watched.task, &tags).await?)
+        let now = now.and_then(|now| serde_json::to_value(now).ok());
+        Ok(self
+            .store
+            .pull_seen(watched.task, &tags, now.as_ref(), &changes)
+            .await?)
     }
 
     /// What reviewers say comes first: what turned red is read again after it.
@@ -187,6 +217,35 @@ impl Watch {
         Ok(())
     }
 
+    /// A limit that the watch meets is everybody's: no worker is started into it.
+    async fn limited(
+        &self,
+        watched: &Watched,
+        error: &mainloop_github::Error,
+    ) -> Result<(), db::Error> {
+        let Class::RateLimited { until: Some(until) } = error.class() else {
+            return self.store.pull_failed(watched.task).await;
+        };
+        let failure = Failure {
+            reason: Reason::GithubLimit,
+            message: errors::chain(error),
+        };
+        self.store
+            .hold_until(Credential::CodeHost, watched.task, &failure, until)
+            .await?;
+        tracing::warn!(%until, error = failure.message, "the code host limits the token");
+        let wait = until.duration_since(Timestamp::now());
+        let wait = Duration::try_from(wait).unwrap_or_default();
+        self.store
+            .pull_later(watched.task, wait.max(self.options.interval))
+            .await
+    }
+
+    fn quota(&mut self, repo: &Repo) -> Quota {
+        let name = self.options.tokens.limit_of(repo);
+        self.quotas.entry(name).or_default().clone()
+    }
+
     async fn client(&mut self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
         let key = key(watched);
         if let Some((client, lent)) = self.clients.get(&key)
@@ -194,12 +253,13 @@ impl Watch {
         {
             return Ok(client.clone());
         }
-        let repo = Repo {
-            owner: watched.owner.clone(),
-            name: watched.name.clone(),
-        };
+        let repo = repo(watched);
         let lent = self.options.tokens.for_watch(&repo).await?;
-        let mut client = Client::new(&self.options.api, repo, &lent.secret)?;
+        let options = mainloop_github::Options {
+            quota: self.quota(&repo),
+            ..mainloop_github::Options::default()
+        };
+        let mut client = Client::with(&self.options.api, repo, &lent.secret, options)?;
         if !lent.login.is_empty() {
             client = client.known_as(&lent.login);
         }
@@ -263,6 +323,66 @@ fn failed(checks: &[FailedCheck]) -> Value {
             })
         })
         .collect()
+}
+
+/// What people may change of a pull request that stays open.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    draft: bool,
+    base: String,
+    /// A digest of title and body: what they say is the code host's.
+    text: String,
+}
+
+impl Seen {
+    fn of(pull: &PullRef) -> Self {
+        let text = format!("{}\n{}", pull.title, pull.body);
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
+        Self {
+            draft: pull.draft,
+            base: pull.base.clone(),
+            text: STANDARD.encode(digest.as_ref()),
+        }
+    }
+
+    fn read(stored: Option<Value>) -> Option<Self> {
+        stored.and_then(|seen| serde_json::from_value(seen).ok())
+    }
+
+    fn changes_since(&self, before: &Self, pull: &PullRef) -> Vec<Change> {
+        let number = pull.number;
+        let mut changes = Vec::new();
+        let mut tell = |kind, text| changes.push(Change { kind, text });
+        if self.draft && !before.draft {
+            tell(
+                "pull_request_draft",
+                format!("pull request #{number} was made a draft again"),
+            );
+        }
+        if self.base != before.base {
+            tell(
+                "pull_request_retargeted",
+                format!(
+                    "pull request #{number} goes into {} now, not {}",
+                    self.base, before.base
+                ),
+            );
+        }
+        if self.text != before.text {
+            tell(
+                "pull_request_edited",
+                format!("title or body of pull request #{number} was edited, and stays so"),
+            );
+        }
+        changes
+    }
+}
+
+fn repo(watched: &Watched) -> Repo {
+    Repo {
+        owner: watched.owner.clone(),
+        name: watched.name.clone(),
+    }
 }
 
 fn key(watched: &Watched) -> String {

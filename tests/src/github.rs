@@ -20,6 +20,7 @@ mod git_server;
 mod graphql;
 mod html;
 mod hub;
+mod limits;
 mod people;
 mod problem;
 mod render;
@@ -104,7 +105,7 @@ impl GitHub {
             apps: BTreeMap::new(),
             installations: BTreeMap::new(),
             minted: Vec::new(),
-            spent: HashMap::new(),
+            limits: limits::Limits::default(),
             faults: Vec::new(),
             to_run: Vec::new(),
             next_id: 1000,
@@ -194,6 +195,11 @@ impl GitHub {
         })
     }
 
+    /// A maintainer approves the runs of a repository that wait for it; those to come need no approval.
+    pub fn approve_runs(&self, repo: &str) -> anyhow::Result<()> {
+        self.act(|site| ci::approve(site, repo))
+    }
+
     /// A repository's settings and state, changed past all rules.
     pub fn change_repo(&self, repo: &str, change: impl FnOnce(&mut Repo)) -> anyhow::Result<()> {
         self.act(|site| {
@@ -227,6 +233,25 @@ impl GitHub {
         conclusion: Option<Conclusion>,
     ) -> anyhow::Result<u64> {
         self.act(|site| ci::post_check(site, repo, sha, name, conclusion))
+    }
+
+    /// Lets a user make so many requests more, until the limit begins anew in so long.
+    pub fn leave_requests(&self, login: &str, left: u64, reset_in: Duration) {
+        let reset_in = reset_in.try_into().unwrap_or(jiff::SignedDuration::MAX);
+        self.hub
+            .change(|site| site.limits.leave(login, left, reset_in));
+    }
+
+    /// Lets a user make or change content so often before the secondary limit, which lasts a minute.
+    pub fn leave_writes(&self, login: &str, left: u64) {
+        self.hub
+            .change(|site| site.limits.leave_writes(login, left));
+    }
+
+    /// Lets time pass for the rate limits, and for nothing else.
+    pub fn pass_time(&self, time: Duration) {
+        let time = time.try_into().unwrap_or(jiff::SignedDuration::MAX);
+        self.hub.change(|site| site.limits.pass(time));
     }
 
     /// Lets the next requests that match go wrong.

@@ -367,6 +367,19 @@ impl World {
         self.scene.workers()
     }
 
+    /// The control groups that the workers which are there now may have.
+    pub fn control_groups(&self) -> Vec<std::path::PathBuf> {
+        let lists = self.scene.workers().into_iter();
+        lists
+            .filter_map(|worker| fs::read_to_string(worker.join("run/cgroups")).ok())
+            .flat_map(|list| {
+                list.lines()
+                    .map(std::path::PathBuf::from)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     /// Processes of workers: what belongs to a folder below `workers`.
     pub fn worker_processes(&self) -> Vec<processes::Found> {
         let mut found: Vec<_> = self
@@ -424,7 +437,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if !self.ended {
+            let groups = self.control_groups();
             processes::kill_all(self.folder.path());
+            for group in groups {
+                // One that is still being emptied stays behind, empty.
+                let _ = fs::remove_dir(group);
+            }
         }
     }
 }

@@ -38,4 +38,6 @@ pub struct Options {
     pub port: u16,
     /// Become the leader of a session of its own: without a sandbox nothing else has made one.
     pub own_session: bool,
+    /// How many processes and threads there may be, where no control group bounds them.
+    pub processes: Option<u64>,
 }

@@ -7,3 +7,4 @@ pub mod channel;
 pub mod harness;
 pub mod probe;
 pub mod sidecar;
+pub mod trial;

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use mainloop_worker_agent::sidecar::sandbox::Toolchains;
-use mainloop_worker_agent::{harness, probe, sidecar};
+use mainloop_worker_agent::sidecar::sandbox::{Enter, Limits, Toolchains, enter};
+use mainloop_worker_agent::{harness, probe, sidecar, trial};
+use secrecy::ExposeSecret;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::args::{Cli, Command, Probe};
+use crate::args::{Cli, Command, Probe, Trial};
 
 // One thread: it is enough for either half, and the sandbox's parent-death signal hangs on the thread that spawns.
 #[tokio::main(flavor = "current_thread")]
@@ -65,25 +66,72 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 work: args.work,
                 port: args.port,
                 own_session: args.own_session,
+                processes: args.processes,
             };
             harness::run(options).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Enter(args) => {
+            let never = enter(&Enter {
+                groups: args.groups,
+                file_bytes: args.file_bytes,
+                ids: args.uid.zip(args.gid),
+                command: args.command,
+            })?;
+            match never {}
+        }
         Command::Probe(args) => {
             let outcome = probe::run(&probe_options(&args)?).await;
-            let text = if args.json {
-                serde_json::to_string_pretty(&outcome)? + "\n"
-            } else {
-                plain(&outcome)
-            };
-            std::io::stdout().write_all(text.as_bytes())?;
-            Ok(if outcome.ok {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            print(&outcome, args.json)
+        }
+        Command::Trial(args) => {
+            // Its proxies make connections; an error means that a provider is installed already.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            let outcome = trial::run(&trial_options(&args)?, &show).await;
+            print(&outcome, args.probe.json)
         }
     }
+}
+
+/// A line of a trial, for whoever waits. What commands print is made harmless.
+fn show(line: &str) {
+    // Nobody to tell where standard error is gone.
+    let _ = writeln!(
+        std::io::stderr(),
+        "  {}",
+        mainloop_github::text::visible(line)
+    );
+}
+
+fn print(outcome: &probe::Outcome, json: bool) -> anyhow::Result<ExitCode> {
+    let text = if json {
+        serde_json::to_string_pretty(outcome)? + "\n"
+    } else {
+        plain(outcome)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if outcome.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn trial_options(args: &Trial) -> anyhow::Result<trial::Options> {
+    let token = args
+        .token
+        .clone()
+        .filter(|token| !token.expose_secret().trim().is_empty());
+    Ok(trial::Options {
+        probe: probe_options(&args.probe)?,
+        repository: args.repo.clone(),
+        command: args.command.clone(),
+        hosts: args.hosts.clone(),
+        networks: args.networks.clone(),
+        never: args.never.clone(),
+        setup_seconds: args.setup_seconds,
+        code_host: args.code_host.clone().zip(token),
+    })
 }
 
 fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
@@ -92,6 +140,7 @@ fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
     #[serde(default)]
     struct Config {
         toolchains: Toolchains,
+        worker: Limits,
     }
     let config: Config = match &args.config {
         Some(path) => {
@@ -107,6 +156,10 @@ fn probe_options(args: &Probe) -> anyhow::Result<probe::Options> {
         bubblewrap: args.bwrap.clone(),
         data: args.data.clone().unwrap_or_else(std::env::temp_dir),
         toolchains: config.toolchains,
+        limits: match &args.limits {
+            Some(text) => serde_json::from_str(text).context("read --limits")?,
+            None => config.worker,
+        },
     })
 }
 

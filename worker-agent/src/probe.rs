@@ -4,8 +4,8 @@
 //! `mainloop doctor` shows the outcome, and a worker whose sandbox does not start asks it why. It
 //! changes nothing but a folder of its own, which it removes.
 
-mod findings;
-mod toolchains;
+pub(crate) mod findings;
+pub(crate) mod toolchains;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Inspect, Inspection};
-use crate::sidecar::sandbox::{Ids, Isolation, Sandbox, StartError, Toolchains, find_bubblewrap};
+use crate::sidecar::sandbox::{
+    Ids, Isolation, Limits, Sandbox, StartError, Toolchains, find_bubblewrap,
+};
 
 /// What to try.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Options {
     pub data: PathBuf,
     /// The user's toolchains, mounted as for a worker.
     pub toolchains: Toolchains,
+    /// What workers may take of the machine.
+    pub limits: Limits,
 }
 
 /// The outcome, as `probe --json` prints it.
@@ -69,38 +73,14 @@ pub async fn run(options: &Options) -> Outcome {
 
 /// Stops with the check that everything after it hangs on.
 async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check> {
-    let Some(program) = find_bubblewrap(options.bubblewrap.as_deref()) else {
-        return Err(findings::no_bubblewrap());
-    };
+    let program = program(options)?;
     checks.push(good("bubblewrap", program.display().to_string()));
 
-    if let Err(error) = options.toolchains.validate(&hidden(&options.data)) {
-        let fix = "correct the [toolchains] part of the configuration";
-        return Err(bad("toolchains", error.to_string(), fix));
-    }
-    let folder = options.data.join(format!("probe-{}", std::process::id()));
-    let _removed = Removed(folder.clone());
-    let sandbox = Sandbox {
-        isolation: Isolation::Bubblewrap {
-            program,
-            tmp_bytes: Isolation::TMP_BYTES,
-        },
-        agent: options.agent.clone(),
-        claude: options.claude.clone(),
-        work: folder.join("w").join("work"),
-        run: folder.join("w").join("run"),
-        toolchains: options.toolchains.clone(),
-        ids: nix::unistd::geteuid()
-            .is_root()
-            .then(|| Ids::for_worker("probe")),
-    };
-    let canary = Canary::make(&folder).map_err(|error| {
-        let fix = format!(
-            "make {} a folder that this user can write",
-            options.data.display()
-        );
-        bad("data folder", error.to_string(), &fix)
-    })?;
+    let name = format!("probe-{}", std::process::id());
+    let folder = options.data.join(&name);
+    let sandbox = sandbox(options, program, &folder, &name)?;
+    let _removed = made(options, &folder)?;
+    let canary = Canary::make(&folder).map_err(|error| unwritable(options, &error))?;
     let worker = match sandbox.start().await {
         Ok(worker) => worker,
         Err(StartError::Host(error)) => {
@@ -108,12 +88,13 @@ async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check
             return Err(bad("folders", error.to_string(), fix));
         }
         Err(StartError::Ended { stderr, .. }) => return Err(findings::namespaces(&stderr)),
-        Err(error) => return Err(findings::namespaces(&chain(&error))),
+        Err(error) => return Err(findings::namespaces(&crate::sidecar::chain(&error))),
     };
     checks.push(good(
         "namespaces",
         "the sandbox starts with namespaces of its own".to_owned(),
     ));
+    checks.push(good("limits", worker.running.held().to_string()));
 
     let seen = worker.harness.inspect(canary.questions(options)).await;
     let ended = worker.running.end(&worker.harness).await;
@@ -136,6 +117,66 @@ async fn try_all(options: &Options, checks: &mut Vec<Check>) -> Result<(), Check
         ),
     });
     Ok(())
+}
+
+/// bubblewrap's binary.
+pub(crate) fn program(options: &Options) -> Result<PathBuf, Check> {
+    find_bubblewrap(options.bubblewrap.as_deref()).ok_or_else(findings::no_bubblewrap)
+}
+
+/// A worker's sandbox, with its folders below `folder`.
+pub(crate) fn sandbox(
+    options: &Options,
+    program: PathBuf,
+    folder: &Path,
+    name: &str,
+) -> Result<Sandbox, Check> {
+    if let Err(error) = options.toolchains.validate(&hidden(&options.data)) {
+        let fix = "correct the [toolchains] part of the configuration";
+        return Err(bad("toolchains", error.to_string(), fix));
+    }
+    Ok(Sandbox {
+        isolation: Isolation::Bubblewrap {
+            program,
+            tmp_bytes: options.limits.tmp(),
+        },
+        agent: options.agent.clone(),
+        claude: options.claude.clone(),
+        work: folder.join("w").join("work"),
+        run: folder.join("w").join("run"),
+        toolchains: options.toolchains.clone(),
+        ids: nix::unistd::geteuid()
+            .is_root()
+            .then(|| Ids::for_worker(name)),
+        name: name.to_owned(),
+        limits: options.limits.clone(),
+    })
+}
+
+/// Makes the folder that a sandbox is tried in, which is removed in the end.
+pub(crate) fn made(options: &Options, folder: &Path) -> Result<Removed, Check> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let inner = folder.join("w");
+    let removed = Removed(folder.to_owned());
+    let made = std::fs::create_dir_all(&inner).and_then(|()| {
+        for path in [folder, &inner] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))?;
+        }
+        Ok(())
+    });
+    match made {
+        Ok(()) => Ok(removed),
+        Err(error) => Err(unwritable(options, &error)),
+    }
+}
+
+fn unwritable(options: &Options, error: &std::io::Error) -> Check {
+    let fix = format!(
+        "make {} a folder that this user can write",
+        options.data.display()
+    );
+    bad("data folder", error.to_string(), &fix)
 }
 
 fn judge(seen: &Inspection, canary: &Canary, options: &Options, checks: &mut Vec<Check>) {
@@ -216,13 +257,8 @@ struct Canary {
 
 impl Canary {
     fn make(folder: &Path) -> std::io::Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
-
         let neighbour = folder.join("neighbour");
-        std::fs::create_dir_all(&neighbour)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
-        std::fs::create_dir_all(folder.join("w"))?;
-        std::fs::set_permissions(folder.join("w"), std::fs::Permissions::from_mode(0o711))?;
+        std::fs::create_dir(&neighbour)?;
         let listener = TcpListener::bind("127.0.0.1:0").ok();
         if let Some(listener) = &listener {
             listener.set_nonblocking(true)?;
@@ -291,8 +327,8 @@ impl Canary {
     }
 }
 
-/// Removes the probe's folder.
-struct Removed(PathBuf);
+/// Removes the folder that a sandbox was tried in.
+pub(crate) struct Removed(PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {
@@ -318,7 +354,7 @@ fn hidden(data: &Path) -> Vec<PathBuf> {
     hidden
 }
 
-fn good(name: &str, detail: String) -> Check {
+pub(crate) fn good(name: &str, detail: String) -> Check {
     Check {
         name: name.to_owned(),
         ok: true,
@@ -327,21 +363,11 @@ fn good(name: &str, detail: String) -> Check {
     }
 }
 
-fn bad(name: &str, detail: String, fix: &str) -> Check {
+pub(crate) fn bad(name: &str, detail: String, fix: &str) -> Check {
     Check {
         name: name.to_owned(),
         ok: false,
         detail,
         fix: fix.to_owned(),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

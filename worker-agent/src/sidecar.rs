@@ -6,6 +6,7 @@ pub mod link;
 pub mod proxy;
 pub mod sandbox;
 mod steps;
+pub(crate) mod wishes;
 pub mod worker;
 
 /// An error and its sources in one line.

@@ -1,13 +1,18 @@
 //! `mainloop doctor`: the agent's probe and the plane's check, as one list. It checks nothing itself: who needs a thing knows how
 //! to try it.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    path::PathBuf,
+    process::{Output as Finished, Stdio},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 
 use super::programs;
 use crate::{
+    args::Doctor,
     exit::Exit,
     output::{Output, style::Style},
     text,
@@ -15,6 +20,9 @@ use crate::{
 
 /// Longer than the slowest check, which starts a sandbox and the Claude Code CLI in it.
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How to mend what the programs themselves lack.
+const INSTALL: &str = "install the three programs of mainloop, of one version, in one folder";
 
 /// What a program found.
 #[derive(Debug, Deserialize)]
@@ -25,6 +33,9 @@ struct Found {
     /// What the plane wants the agent's probe to look at.
     #[serde(default)]
     probe: Vec<String>,
+    /// And what the agent's trial of a repository is told as well.
+    #[serde(default)]
+    trial: Vec<String>,
 }
 
 /// One prerequisite.
@@ -46,7 +57,82 @@ struct Report {
     mounts_toml: String,
 }
 
-pub(super) async fn run(output: &Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(doctor: Doctor, output: &Output) -> anyhow::Result<Exit> {
+    match doctor.repo {
+        Some(repo) => try_repository(repo, doctor.command, output).await,
+        None => look(output).await,
+    }
+}
+
+/// Has the agent run a repository's tests by the plane's own settings.
+async fn try_repository(
+    repo: String,
+    command: Option<String>,
+    output: &Output,
+) -> anyhow::Result<Exit> {
+    let settings = ask(
+        programs::CONTROL_PLANE,
+        &["check", "--json"].map(String::from),
+    )
+    .await;
+    let found = match settings {
+        // What else is wrong here does not matter to it, unless the plane's settings do not read.
+        Ok(Found { probe, trial, .. }) if !trial.is_empty() => {
+            let mut arguments = vec!["trial".to_owned(), "--json".to_owned()];
+            arguments.extend(probe.into_iter().chain(trial));
+            arguments.extend(["--repo".to_owned(), repo]);
+            arguments.extend(
+                command
+                    .into_iter()
+                    .flat_map(|command| ["--command".to_owned(), command]),
+            );
+            follow(&arguments, output).await
+        }
+        other => other,
+    };
+    let (checks, mounts_toml) = match found {
+        Ok(found) => (found.checks, found.mounts_toml),
+        Err(check) => (vec![check], String::new()),
+    };
+    let report = Report {
+        ok: checks.iter().all(|check| check.ok),
+        checks,
+        mounts_toml,
+    };
+    print(
+        &report,
+        "The repository's tests pass in a worker's sandbox.",
+        output,
+    )?;
+    Ok(if report.ok { Exit::Done } else { Exit::Failed })
+}
+
+/// Runs the agent for as long as it takes. What it says meanwhile is shown where people read; Ctrl-C reaches it.
+async fn follow(arguments: &[String], output: &Output) -> Result<Found, Check> {
+    let name = programs::WORKER_AGENT;
+    let program = program(name)?;
+    let said = if output.is_json() {
+        Stdio::null()
+    } else {
+        Stdio::inherit()
+    };
+    let done = Command::new(&program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(said)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(tokio::process::Child::wait_with_output);
+    match done {
+        Ok(done) => match done.await {
+            Ok(done) => report(name, &done),
+            Err(error) => Err(failed(name, format!("cannot run it: {error}"), INSTALL)),
+        },
+        Err(error) => Err(failed(name, format!("cannot run it: {error}"), INSTALL)),
+    }
+}
+
+async fn look(output: &Output) -> anyhow::Result<Exit> {
     let mut checks = Vec::new();
     let mut mounts_toml = String::new();
     let mut probe = Vec::new();
@@ -70,25 +156,17 @@ pub(super) async fn run(output: &Output) -> anyhow::Result<Exit> {
         checks,
         mounts_toml,
     };
-    print(&report, output)?;
+    print(
+        &report,
+        "All is well: `mainloop up` starts a plane.",
+        output,
+    )?;
     Ok(if report.ok { Exit::Done } else { Exit::Failed })
 }
 
 /// What the program says; where it says nothing, that is a failed check.
 async fn ask(name: &str, arguments: &[String]) -> Result<Found, Check> {
-    let failed = |detail: String, fix: &str| Check {
-        name: name.to_owned(),
-        ok: false,
-        detail,
-        fix: Some(fix.to_owned()),
-    };
-    let install = "install the three programs of mainloop, of one version, in one folder";
-    let program = programs::find(name).ok_or_else(|| {
-        failed(
-            "found neither beside this program nor on PATH".to_owned(),
-            install,
-        )
-    })?;
+    let program = program(name)?;
     let run = Command::new(&program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -99,27 +177,49 @@ async fn ask(name: &str, arguments: &[String]) -> Result<Found, Check> {
         Err(_) => {
             let command = format!("{name} {}", arguments.join(" "));
             return Err(failed(
+                name,
                 format!("no answer within {} s", PATIENCE.as_secs()),
                 &format!("run `{command}` to see where it stops"),
             ));
         }
-        Ok(Err(error)) => return Err(failed(format!("cannot run it: {error}"), install)),
+        Ok(Err(error)) => return Err(failed(name, format!("cannot run it: {error}"), INSTALL)),
         Ok(Ok(done)) => done,
     };
+    report(name, &done)
+}
+
+/// A check of a program that could not make its own.
+fn failed(name: &str, detail: String, fix: &str) -> Check {
+    Check {
+        name: name.to_owned(),
+        ok: false,
+        detail,
+        fix: Some(fix.to_owned()),
+    }
+}
+
+fn program(name: &str) -> Result<PathBuf, Check> {
+    let missing = || "found neither beside this program nor on PATH".to_owned();
+    programs::find(name).ok_or_else(|| failed(name, missing(), INSTALL))
+}
+
+/// What a program that ended has printed.
+fn report(name: &str, done: &Finished) -> Result<Found, Check> {
     serde_json::from_slice(&done.stdout).map_err(|_| {
         let words = text::one_line(&String::from_utf8_lossy(&done.stderr));
         failed(
+            name,
             format!(
                 "ended with {} and no report: {}",
                 done.status,
                 text::truncate(&words, 300)
             ),
-            install,
+            INSTALL,
         )
     })
 }
 
-fn print(report: &Report, output: &Output) -> anyhow::Result<()> {
+fn print(report: &Report, well: &str, output: &Output) -> anyhow::Result<()> {
     if output.is_json() {
         output.line(serde_json::to_string(report)?)?;
         return Ok(());
@@ -153,7 +253,7 @@ fn print(report: &Report, output: &Output) -> anyhow::Result<()> {
     let failed = report.checks.iter().filter(|check| !check.ok).count();
     output.line("")?;
     if failed == 0 {
-        output.line("All is well: `mainloop up` starts a plane.")?;
+        output.line(well)?;
     } else {
         let noun = if failed == 1 { "check" } else { "checks" };
         output.line(format!(

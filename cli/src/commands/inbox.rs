@@ -170,7 +170,7 @@ fn table(group: InboxGroup, rows: &[&&WatchInboxResponse]) -> Table {
         for item in &row.open_items {
             table.row([
                 (Style::Bold, ItemRef::of(item).to_string()),
-                (Style::Yellow, words::kind(item.kind())),
+                (Style::Yellow, words::kind(item)),
                 (Style::Plain, task.short_id.clone()),
                 (Style::Plain, format::since(item.open_time.as_ref(), now)),
                 (Style::Plain, title(item, task)),
@@ -245,7 +245,10 @@ async fn follow(
             let items: Vec<String> = change
                 .open_items
                 .iter()
-                .map(|item| ItemRef::of(item).to_string())
+                .map(|item| {
+                    let overdue = if item.reminded { " (overdue)" } else { "" };
+                    format!("{}{overdue}", ItemRef::of(item))
+                })
                 .collect();
             let needs = if items.is_empty() {
                 String::new()

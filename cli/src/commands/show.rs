@@ -157,8 +157,15 @@ impl Page<'_> {
         };
         fact(
             "kind",
-            format!("{}{revision}, open for {age}", words::kind(item.kind())),
+            format!("{}{revision}, open for {age}", words::kind(item)),
         );
+        if item.assume_time.is_some() {
+            let at = format::time(item.assume_time.as_ref(), self.now);
+            fact(
+                "unless",
+                format!("you answer by {at}, the first option of each question is assumed"),
+            );
+        }
         let Some(task) = &item.task else { return };
         fact("task", format!("{}  {}", task.short_id, task.title));
         fact("on", place(task));

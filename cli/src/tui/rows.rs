@@ -50,7 +50,7 @@ impl Row {
             },
             group: InboxGroup::NeedsYou,
             name: ItemRef::of(item).to_string(),
-            state: words::kind(item.kind()),
+            state: words::kind(item),
             title: title.clone(),
         }
     }

@@ -130,6 +130,47 @@ fn doctor_prints_what_both_programs_found() {
 }
 
 #[test]
+fn doctor_has_the_agent_try_a_repository_by_the_planes_settings() {
+    let home = home();
+    let bin = home.path().join("bin");
+    program(
+        &bin,
+        "mainloop-control-plane",
+        r#"printf '%s' '{"ok":false,"checks":[{"name":"model","ok":false,"detail":"there is none"}],"probe":["--data","/d"],"trial":["--host","pypi.org"]}'"#,
+    );
+    program(
+        &bin,
+        "mainloop-worker-agent",
+        r#"test "$*" = "trial --json --data /d --host pypi.org --repo . --command make check" && echo "  it runs" >&2 && printf '%s' '{"ok":false,"checks":[{"name":"tool","ok":false,"detail":"go was not found","fix":"mount it"}]}'; exit 1"#,
+    );
+    let arguments = ["doctor", "--repo", ".", "--command", "make check"];
+    assert_snapshot!(alone(&home, &arguments), @r"
+    exit 1
+    --- stdout
+    FAIL  tool  go was not found
+          → mount it
+
+    1 check failed; the arrows say how to mend them.
+    --- stderr
+      it runs
+    ");
+    // Settings that do not read are what is wrong then.
+    program(
+        &bin,
+        "mainloop-control-plane",
+        r#"printf '%s' '{"ok":false,"checks":[{"name":"policy","ok":false,"detail":"no TOML","fix":"mend it"}],"probe":[],"trial":[]}'"#,
+    );
+    assert_snapshot!(alone(&home, &arguments), @r"
+    exit 1
+    --- stdout
+    FAIL  policy  no TOML
+          → mend it
+
+    1 check failed; the arrows say how to mend them.
+    ");
+}
+
+#[test]
 fn doctor_passes_when_all_is_well() {
     let home = home();
     let report =

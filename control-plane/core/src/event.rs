@@ -22,8 +22,19 @@ pub enum Event {
     PlanRevised,
     /// A person answered the open question or blocker.
     Answered,
+    /// Nobody answered the open question, and policy takes what the worker recommends.
+    AnswerAssumed,
+    /// The person who is asked was reminded.
+    Reminded,
+    /// A person allowed a push that was held, for exactly these definitions.
+    ChangeAllowed {
+        /// What they saw.
+        hash: String,
+    },
     /// A person accepted a head whose checks say nothing.
     UncheckedAccepted,
+    /// A person lets the pull request be marked ready before its checks, because they skip drafts.
+    ReadyAllowed,
     /// A person allowed so many more turns of mending.
     MoreAttempts {
         /// How many.
@@ -55,6 +66,8 @@ pub enum Event {
     Suspended,
     /// The deadline of the start or of the step passed.
     DeadlinePassed,
+    /// The deadline of the checks passed, and none of those that are awaited has begun.
+    CiNotStarted,
     /// The point in time that it waited for has come.
     WaitElapsed,
 
@@ -71,11 +84,18 @@ pub enum Event {
     QuestionAsked {
         /// The worker's id for it.
         id: String,
+        /// Every one of its questions has an option that the worker recommends.
+        recommends: bool,
     },
     /// The worker cannot go on without a person.
     BlockerReported {
         /// The worker's id for it.
         id: String,
+    },
+    /// A push is held: a person has to allow what it changes.
+    ChangeHeld {
+        /// Hash of the definitions as they would be.
+        hash: String,
     },
     /// The branch has a new head.
     BranchPushed {
@@ -108,6 +128,13 @@ pub enum Event {
         sha: String,
         /// The same for the same failure.
         signature: String,
+    },
+    /// Nothing is decided before somebody acts on the code host; the worker goes on looking.
+    CiHeld {
+        /// The commit.
+        sha: String,
+        /// What has to be done there.
+        hold: CiHold,
     },
     /// No check came.
     CiAbsent {
@@ -145,6 +172,15 @@ pub enum Event {
     PullClosed,
 }
 
+/// What checks wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CiHold {
+    /// A maintainer's approval.
+    Approval,
+    /// That the pull request is no draft any more.
+    Draft,
+}
+
 impl Event {
     /// The event without its data.
     pub fn kind(&self) -> EventKind {
@@ -155,7 +191,11 @@ impl Event {
             Self::PlanRejected => EventKind::PlanRejected,
             Self::PlanRevised => EventKind::PlanRevised,
             Self::Answered => EventKind::Answered,
+            Self::AnswerAssumed => EventKind::AnswerAssumed,
+            Self::Reminded => EventKind::Reminded,
+            Self::ChangeAllowed { .. } => EventKind::ChangeAllowed,
             Self::UncheckedAccepted => EventKind::UncheckedAccepted,
+            Self::ReadyAllowed => EventKind::ReadyAllowed,
             Self::MoreAttempts { .. } => EventKind::MoreAttempts,
             Self::StartedAfresh => EventKind::StartedAfresh,
             Self::ToppedUp => EventKind::ToppedUp,
@@ -168,17 +208,20 @@ impl Event {
             Self::AttemptLost { .. } => EventKind::AttemptLost,
             Self::Suspended => EventKind::Suspended,
             Self::DeadlinePassed => EventKind::DeadlinePassed,
+            Self::CiNotStarted => EventKind::CiNotStarted,
             Self::WaitElapsed => EventKind::WaitElapsed,
             Self::PlanStored { .. } => EventKind::PlanStored,
             Self::NothingToChange => EventKind::NothingToChange,
             Self::QuestionAsked { .. } => EventKind::QuestionAsked,
             Self::BlockerReported { .. } => EventKind::BlockerReported,
+            Self::ChangeHeld { .. } => EventKind::ChangeHeld,
             Self::BranchPushed { .. } => EventKind::BranchPushed,
             Self::PullOpened { .. } => EventKind::PullOpened,
             Self::WorkFinished { .. } => EventKind::WorkFinished,
             Self::CiRunning { .. } => EventKind::CiRunning,
             Self::CiPassed { .. } => EventKind::CiPassed,
             Self::CiFailed { .. } => EventKind::CiFailed,
+            Self::CiHeld { .. } => EventKind::CiHeld,
             Self::CiAbsent { .. } => EventKind::CiAbsent,
             Self::MarkedReady { .. } => EventKind::MarkedReady,
             Self::StepFailed { .. } => EventKind::StepFailed,
@@ -213,13 +256,13 @@ macro_rules! kinds {
 
 kinds! {
     Confirmed "confirmed", SpawnRejected "spawn_rejected", PlanApproved "plan_approved", PlanRejected "plan_rejected",
-    PlanRevised "plan_revised", Answered "answered", UncheckedAccepted "unchecked_accepted", MoreAttempts "more_attempts",
+    PlanRevised "plan_revised", Answered "answered", AnswerAssumed "answer_assumed", Reminded "reminded", ChangeAllowed "change_allowed", UncheckedAccepted "unchecked_accepted", ReadyAllowed "ready_allowed", MoreAttempts "more_attempts",
     StartedAfresh "started_afresh", ToppedUp "topped_up", TakenOver "taken_over", GivenUp "given_up",
     CancelRequested "cancelled", RetryRequested "retried", Claimed "claimed", AttemptConnected "worker_connected",
-    AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
+    AttemptLost "worker_lost", Suspended "suspended", DeadlinePassed "deadline_passed", CiNotStarted "ci_not_started", WaitElapsed "wait_elapsed", PlanStored "plan_ready",
     NothingToChange "nothing_to_change", QuestionAsked "question_asked", BlockerReported "blocked",
-    BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
-    CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiAbsent "ci_absent",
+    ChangeHeld "change_held", BranchPushed "branch_pushed", PullOpened "pull_request_opened", WorkFinished "work_finished",
+    CiRunning "ci_running", CiPassed "ci_passed", CiFailed "ci_failed", CiHeld "ci_held", CiAbsent "ci_absent",
     MarkedReady "ready_for_review", StepFailed "step_failed", ReviewReceived "review_received",
     Conflicted "conflicted", RedAgain "red_again", PullMerged "merged", PullClosed "pull_request_closed",
 }

@@ -10,9 +10,11 @@ mod state;
 mod task;
 mod transition;
 
-pub use event::{Event, EventKind};
-pub use limits::{Limits, NoCi};
+pub use event::{CiHold, Event, EventKind};
+pub use limits::{Limits, NoCi, ReadyBeforeCi, Unanswered};
 pub use reason::{Choice, Credential, REASONS, Reason, Response, Row, troubleshooting};
 pub use state::{Group, State};
-pub use task::{Completion, Failure, Gate, Phase, PhaseKind, Plan, Run, Stage, Step, Task, Wait};
+pub use task::{
+    Asked, Completion, Failure, Gate, Phase, PhaseKind, Plan, Run, Stage, Step, Task, Wait,
+};
 pub use transition::{Edge, Rejected, TABLE, Timer, Transition, Want, diagram, next, step};

@@ -24,6 +24,16 @@ pub struct Limits {
     pub resume_after_limit: bool,
     /// What a head without checks means.
     pub no_ci: NoCi,
+    /// How long a person is waited for before they are reminded; never when zero.
+    pub remind: SignedDuration,
+    /// What happens when a question stays unanswered after that.
+    pub unanswered: Unanswered,
+    /// How long after the reminder the recommended option is taken, where `unanswered` says so.
+    pub assume: SignedDuration,
+    /// How long workers may be busy with the task until a person is asked.
+    pub task: SignedDuration,
+    /// What is done where checks skip drafts.
+    pub ready_before_ci: ReadyBeforeCi,
     /// How long a worker may take to say hello.
     pub start: SignedDuration,
     /// How long `Plan` may take, without the time that a person takes.
@@ -56,6 +66,11 @@ impl Default for Limits {
             max_waits: 24,
             resume_after_limit: true,
             no_ci: NoCi::Ask,
+            remind: SignedDuration::from_hours(4),
+            unanswered: Unanswered::Wait,
+            assume: SignedDuration::from_hours(1),
+            task: SignedDuration::from_hours(24),
+            ready_before_ci: ReadyBeforeCi::Ask,
             start: SignedDuration::from_secs(120),
             plan: SignedDuration::from_mins(60),
             implement: SignedDuration::from_hours(4),
@@ -104,6 +119,20 @@ impl Limits {
     }
 }
 
+/// A point in time so much later, as far as time goes.
+pub(crate) fn later(from: Timestamp, wait: SignedDuration) -> Timestamp {
+    from.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// What happens when nobody answers a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It stays open.
+    Wait,
+    /// The recommended option is taken, and marked as assumed.
+    Assume,
+}
+
 /// What a head without checks means. It is never success by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoCi {
@@ -113,4 +142,13 @@ pub enum NoCi {
     Accept,
     /// The task fails.
     Fail,
+}
+
+/// What is done where the checks of a draft never run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyBeforeCi {
+    /// A person decides.
+    Ask,
+    /// The pull request is marked ready for review, and then its checks are awaited.
+    Always,
 }

@@ -179,6 +179,18 @@ const UNCHECKED: &[Choice] = &[
     Choice::TakeOver,
     Choice::Reject,
 ];
+/// What is too large to be worked on here.
+const UNCLONED: &[Choice] = &[Choice::Retry, Choice::TakeOver, Choice::Reject];
+/// What a person has to allow.
+const LEAVE: &[Choice] = &[Choice::Approve, Choice::Revise, Choice::Reject];
+/// Checks that wait for a person on the code host.
+const HELD: &[Choice] = &[
+    Choice::Retry,
+    Choice::Approve,
+    Choice::Answer,
+    Choice::TakeOver,
+    Choice::Reject,
+];
 /// Money.
 const MONEY: &[Choice] = &[
     Choice::TopUp,
@@ -205,6 +217,18 @@ reasons! {
         "CI does not finish"
         "The checks of the head were not decided in time."
         "See whether a check hangs or a runner is missing, and retry to wait once more.",
+    CiNotStarted "ci_not_started" Ask UNCHECKED
+        "CI does not start"
+        "Checks of the head were queued all the time, and no runner took one."
+        "See whether a runner with the labels that the jobs ask for is there and free, and retry to wait once more.",
+    CiApproval "ci_approval" Ask HELD
+        "CI waits for an approval"
+        "A maintainer must approve the workflow run, or act on the check, on the code host."
+        "Approve it there: the task goes on by itself when checks run. Approve here to take the head as it is.",
+    CiDraft "ci_draft" Ask UNCHECKED
+        "CI skips drafts"
+        "Nothing checks the head: the pull request is a draft, and the repository's workflows leave drafts out."
+        "Approve to have it marked ready for review so that its checks run; `limits.ready_before_ci` does so without asking.",
     NoCi "no_ci" Ask UNCHECKED
         "No CI"
         "The head of the pull request has no checks, so nothing says whether it works."
@@ -299,6 +323,22 @@ reasons! {
         "Push of workflow files refused"
         "The change touches .github/workflows, and the token may not push such files."
         "Give the token the scope `workflow`, or take the branch over and push it yourself.",
+    WorkflowChange "workflow_change" Ask LEAVE
+        "Change of CI definitions"
+        "The worker wants to push a change of what GitHub Actions runs, which may use the repository's secrets. Nothing of it is on GitHub yet."
+        "Read the change: approve to let exactly this pass, or say what to do instead; another change asks again.",
+    WorkflowRefused "workflow_refused" Ask STEER
+        "Change of CI definitions refused"
+        "Policy lets no worker change what GitHub Actions runs, and the worker did not undo such a change when told."
+        "Say how to do without it, or take the branch over. `workflow_files` in the policy decides.",
+    CloneTimeout "clone_timeout" Ask MEND
+        "Clone took too long"
+        "Fetching the repository, with the whole history of its base branch, took longer than half an hour."
+        "See whether the network or GitHub is slow, then retry; a repository that is always so slow does not fit workers.",
+    RepositoryTooLarge "repository_too_large" Ask UNCLONED
+        "Repository too large"
+        "The repository is larger than policy lets workers clone."
+        "Make it smaller and retry; or raise `max_repository_mib` in the policy, start the plane anew and create the task again.",
     RepositoryAbsent "repository_absent" Ask MEND
         "Repository not found"
         "GitHub knows no such repository, or the token does not see it."
@@ -361,6 +401,14 @@ reasons! {
         "Disk full"
         "There is no room left where workers live."
         "Free disk space, then retry.",
+    DiskLimit "disk_limit" Ask STEER
+        "Worker's folder too large"
+        "The worker's folder holds more than policy lets it, and the worker was ended."
+        "Say what not to write, or raise `worker.disk_mib` in the policy, restart the plane and retry.",
+    OutOfMemory "out_of_memory" Ask STEER
+        "Out of memory"
+        "Claude Code was killed for want of memory: the worker's limit was reached, or the machine had no more."
+        "Say how to need less (fewer jobs at once), or raise `worker.memory_mib` in the policy, restart the plane and retry.",
     WorkerLost "worker_lost" Again MEND
         "Worker lost"
         "The worker's process ended or was not heard of for too long."
@@ -373,6 +421,10 @@ reasons! {
         "Step took too long"
         "The step passed its deadline as often as it may."
         "Say what to concentrate on, or retry; `limits` in the policy holds the deadlines.",
+    TaskDeadline "task_deadline" Ask STEER
+        "Task took too long"
+        "Workers were busy with the task for as long as `task_seconds` allows, without the time that people took."
+        "Retry to allow as much time once more, or take it over.",
     Internal "internal" Ask MEND
         "mainloop cannot go on"
         "Something that must not happen did: plane and worker disagree."
@@ -402,6 +454,9 @@ impl Reason {
                 | Self::SameFailure
                 | Self::NoFix
                 | Self::CiDeadline
+                | Self::CiNotStarted
+                | Self::CiApproval
+                | Self::CiDraft
                 | Self::NoCi
                 | Self::NoChange
                 | Self::ReviewLimit
@@ -410,6 +465,8 @@ impl Reason {
                 | Self::WorkerLost
                 | Self::StartDeadline
                 | Self::StepDeadline
+                | Self::TaskDeadline
+                | Self::WorkflowChange
                 | Self::GivenUp
         )
     }

@@ -86,7 +86,9 @@ impl State {
             (Phase::Declined, ..) => Self::Declined,
             (Phase::Proposed, ..) => Self::Proposed,
             (_, Wait::Human(Gate::Question(_)), _) => Self::Question,
-            (_, Wait::Human(Gate::Blocker(_) | Gate::Stuck(_)), _) => Self::Blocked,
+            (_, Wait::Human(Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_)), _) => {
+                Self::Blocked
+            }
             (Phase::PlanReview, ..) => Self::PlanReview,
             (_, Wait::Until { .. }, _) => Self::Waiting,
             (_, _, Run::Idle | Run::Queued) => Self::Queued,

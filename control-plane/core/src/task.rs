@@ -1,8 +1,8 @@
 //! What a task is to the workflow: phase, run and wait, and the facts that decide between edges.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::{Choice, Reason};
+use crate::{Choice, Limits, Reason, Unanswered, limits::later};
 
 /// A task as the workflow sees it. Words, links and costs are the store's business.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub struct Task {
     pub run: Run,
     /// What it waits for.
     pub wait: Wait,
+    /// Since when a person is asked; none while nobody is, and on a proposal.
+    pub asked: Option<Asked>,
+    /// Time that workers took since the last human word, without the time that a person took.
+    pub worked: SignedDuration,
+    /// Since when a worker is busy with it, as far as `worked` does not have it; none while none is.
+    pub busy_since: Option<Timestamp>,
     /// Grows whenever the worker's assignment changes; milestones repeat it.
     pub phase_version: i64,
     /// Number of the newest attempt, 0 before the first.
@@ -45,6 +51,8 @@ pub struct Task {
     pub green: Option<String>,
     /// Number of the pull request.
     pub pull: Option<u32>,
+    /// The pull request is marked ready before its checks: they skip drafts.
+    pub ready_first: bool,
 }
 
 impl Task {
@@ -54,6 +62,9 @@ impl Task {
             phase: Phase::Proposed,
             run: Run::Idle,
             wait: Wait::Human(Gate::Spawn),
+            asked: None,
+            worked: SignedDuration::ZERO,
+            busy_since: None,
             phase_version: 1,
             attempt: 0,
             failures: 0,
@@ -70,7 +81,17 @@ impl Task {
             head: None,
             green: None,
             pull: None,
+            ready_first: false,
         }
+    }
+}
+
+impl Task {
+    /// When the recommended answer is assumed; none unless a question is open that policy lets the plane answer.
+    pub fn assumes_at(&self, limits: &Limits) -> Option<Timestamp> {
+        let asked = self.asked.filter(|asked| asked.recommends)?;
+        (limits.unanswered == Unanswered::Assume)
+            .then(|| later(asked.at, limits.remind + limits.assume))
     }
 }
 
@@ -289,6 +310,17 @@ pub enum Wait {
     },
 }
 
+/// Since when a person is asked, and what may happen when they do not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// When it began.
+    pub at: Timestamp,
+    /// They were reminded.
+    pub reminded: bool,
+    /// The worker recommends an answer.
+    pub recommends: bool,
+}
+
 /// A point where a person decides or answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {
@@ -300,6 +332,8 @@ pub enum Gate {
     Question(String),
     /// The worker says that it cannot go on; the id is the worker's.
     Blocker(String),
+    /// May this change of CI definitions be pushed? The hash is what a yes is for.
+    Change(String),
     /// The plane says so, for a reason of the table.
     Stuck(Reason),
 }
@@ -307,7 +341,12 @@ pub enum Gate {
 impl Gate {
     /// Whether the worker itself asks, in the middle of its step.
     pub fn is_the_workers(&self) -> bool {
-        matches!(self, Self::Question(_) | Self::Blocker(_))
+        matches!(self, Self::Question(_) | Self::Blocker(_) | Self::Change(_))
+    }
+
+    /// Whether the worker goes on with its step: what it waits for is done elsewhere, and it sees that by itself.
+    pub fn looks_on(&self) -> bool {
+        matches!(self, Self::Stuck(Reason::CiApproval | Reason::CiDraft))
     }
 
     /// What a person can choose, the recommended first.
@@ -316,6 +355,7 @@ impl Gate {
             Self::Spawn => &[Choice::Approve, Choice::Reject],
             Self::Plan => &[Choice::Approve, Choice::Revise, Choice::Reject],
             Self::Question(_) | Self::Blocker(_) => &[Choice::Answer, Choice::Reject],
+            Self::Change(_) => Reason::WorkflowChange.row().choices,
             Self::Stuck(reason) => reason.row().choices,
         }
     }

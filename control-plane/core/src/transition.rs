@@ -5,12 +5,12 @@
 
 mod wants;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
 use crate::{
-    Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase, PhaseKind, Plan,
-    Reason, Response, Run, Stage, Step, Task, Wait,
+    Asked, CiHold, Completion, Credential, Event, EventKind, Failure, Gate, Limits, NoCi, Phase,
+    PhaseKind, Plan, ReadyBeforeCi, Reason, Response, Run, Stage, Step, Task, Unanswered, Wait,
 };
 
 use EventKind as E;
@@ -63,7 +63,29 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Ci], E::Answered, &[P::Ci, P::FixingCi]),
     edge(&[P::FixingCi], E::Answered, &[P::FixingCi]),
     edge(&[P::AddressingReview], E::Answered, &[P::AddressingReview]),
+    edge(&[P::Planning], E::AnswerAssumed, &[P::Planning]),
+    edge(&[P::Implementing], E::AnswerAssumed, &[P::Implementing]),
+    edge(&[P::FixingCi], E::AnswerAssumed, &[P::FixingCi]),
+    edge(&[P::Planning], E::Reminded, &[P::Planning]),
+    edge(&[P::PlanReview], E::Reminded, &[P::PlanReview]),
+    edge(&[P::Implementing], E::Reminded, &[P::Implementing]),
+    edge(&[P::Ci], E::Reminded, &[P::Ci]),
+    edge(&[P::FixingCi], E::Reminded, &[P::FixingCi]),
+    edge(&[P::Implementing], E::ChangeAllowed, &[P::Implementing]),
+    edge(&[P::FixingCi], E::ChangeAllowed, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::AnswerAssumed,
+        &[P::AddressingReview],
+    ),
+    edge(&[P::AddressingReview], E::Reminded, &[P::AddressingReview]),
+    edge(
+        &[P::AddressingReview],
+        E::ChangeAllowed,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Ci], E::UncheckedAccepted, &[P::Ci]),
+    edge(&[P::Ci], E::ReadyAllowed, &[P::Ci]),
     edge(&[P::Ci, P::FixingCi], E::MoreAttempts, &[P::FixingCi]),
     edge(
         &[
@@ -159,6 +181,7 @@ pub const TABLE: &[Edge] = &[
         E::DeadlinePassed,
         &[P::AddressingReview],
     ),
+    edge(&[P::Ci], E::CiNotStarted, &[P::Ci]),
     edge(&[P::Planning], E::WaitElapsed, &[P::Planning]),
     edge(&[P::Implementing], E::WaitElapsed, &[P::Implementing]),
     edge(&[P::Ci], E::WaitElapsed, &[P::Ci]),
@@ -187,6 +210,13 @@ pub const TABLE: &[Edge] = &[
         E::BlockerReported,
         &[P::AddressingReview],
     ),
+    edge(&[P::Implementing], E::ChangeHeld, &[P::Implementing]),
+    edge(&[P::FixingCi], E::ChangeHeld, &[P::FixingCi]),
+    edge(
+        &[P::AddressingReview],
+        E::ChangeHeld,
+        &[P::AddressingReview],
+    ),
     edge(&[P::Implementing], E::BranchPushed, &[P::Implementing]),
     edge(&[P::FixingCi], E::BranchPushed, &[P::FixingCi]),
     edge(
@@ -208,6 +238,7 @@ pub const TABLE: &[Edge] = &[
     edge(&[P::Ci], E::CiRunning, &[P::Ci]),
     edge(&[P::Ci], E::CiPassed, &[P::Ci]),
     edge(&[P::Ci], E::CiFailed, &[P::FixingCi, P::Ci]),
+    edge(&[P::Ci], E::CiHeld, &[P::Ci]),
     edge(&[P::Ci], E::CiAbsent, &[P::Ci, P::Failed]),
     edge(&[P::Ci], E::MarkedReady, &[P::Ready]),
     edge(&[P::Planning], E::StepFailed, &[P::Planning]),
@@ -255,19 +286,34 @@ pub enum Want {
     Hold(Credential, Option<Timestamp>),
     /// It may be tried again: a person says that it is mended, or nobody is left who could.
     Release(Credential),
-    /// The pull request is watched from now on, without a worker.
+    /// What it leaves at the code host is closed, or left, as policy says.
+    Tidy,
+    /// The pull request is watched from now on.
     WatchPull,
     /// It no longer is.
     UnwatchPull,
 }
 
-/// The one timer that a task may have. When it is due it becomes [`Event::DeadlinePassed`] or [`Event::WaitElapsed`].
+/// The one timer that a task may have. When it is due it becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {
-    /// The start or the step is to be over by then.
+    /// The start, the step or the task is to be over by then: [`Event::DeadlinePassed`].
     Deadline(Timestamp),
-    /// The wait is over then.
+    /// The wait is over then: [`Event::WaitElapsed`].
     Wait(Timestamp),
+    /// Who is asked is reminded then: [`Event::Reminded`].
+    Remind(Timestamp),
+    /// The recommended answer is taken then: [`Event::AnswerAssumed`].
+    Assume(Timestamp),
+}
+
+impl Timer {
+    /// When it is due.
+    pub fn at(self) -> Timestamp {
+        match self {
+            Self::Deadline(at) | Self::Wait(at) | Self::Remind(at) | Self::Assume(at) => at,
+        }
+    }
 }
 
 /// Why an event changes nothing.
@@ -295,7 +341,7 @@ pub enum Rejected {
 pub fn step(task: &Task) -> Option<Step> {
     match (&task.phase, &task.wait) {
         // A question or a blocker of the worker's own is answered inside its step.
-        (_, Wait::Human(gate)) if !gate.is_the_workers() => None,
+        (_, Wait::Human(gate)) if !gate.is_the_workers() && !gate.looks_on() => None,
         (Phase::Planning, _) => Some(Step::Plan),
         (Phase::Implementing, _) => Some(Step::Implement),
         (Phase::Ci, _) if task.green.is_some() && task.green == task.head => Some(Step::MarkReady),
@@ -334,10 +380,16 @@ pub fn next(
         });
     }
     let mut after = task.clone();
+    if let Some(since) = after.busy_since.take() {
+        after.worked += now.duration_since(since).max(SignedDuration::ZERO);
+    }
     apply(&mut after, event, now, limits).map_err(|why| Rejected::Guard {
         event: event.kind(),
         why,
     })?;
+    let busy = after.run.holds_slot() && !matches!(after.wait, Wait::Human(_));
+    after.busy_since = busy.then_some(now);
+    ask(task, &mut after, event, now);
     if step(task) != step(&after) || starts_anew(task, &after, event) {
         after.phase_version += 1;
     }
@@ -346,18 +398,40 @@ pub fn next(
     Ok(Transition { task: after, wants })
 }
 
+/// Notes since when a person is asked.
+fn ask(before: &Task, after: &mut Task, event: &Event, now: Timestamp) {
+    if before.wait == after.wait {
+        return;
+    }
+    after.asked = matches!(after.wait, Wait::Human(_)).then_some(Asked {
+        at: now,
+        reminded: false,
+        recommends: matches!(
+            event,
+            Event::QuestionAsked {
+                recommends: true,
+                ..
+            }
+        ),
+    });
+}
+
 /// Whether the same step begins again: another round of a phase is another assignment.
 fn starts_anew(before: &Task, after: &Task, event: &Event) -> bool {
     match event {
-        Event::Answered => match &before.wait {
-            Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
-            Wait::None | Wait::Ci | Wait::Until { .. } => true,
-        },
+        Event::Answered | Event::AnswerAssumed | Event::ChangeAllowed { .. } => {
+            match &before.wait {
+                Wait::Human(gate) => !gate.is_the_workers() || before.run == Run::Idle,
+                Wait::None | Wait::Ci | Wait::Until { .. } => true,
+            }
+        }
         Event::RetryRequested
         | Event::ToppedUp
+        | Event::ReadyAllowed
         | Event::MoreAttempts { .. }
         | Event::StartedAfresh
         | Event::Claimed => true,
+        Event::CiHeld { .. } => after.ready_first && !before.ready_first,
         // Other checks are awaited.
         Event::BranchPushed { .. } => after.phase == Phase::Ci,
         _ => before.phase.kind() != after.phase.kind(),
@@ -389,9 +463,18 @@ fn apply(
             let phase = match gate {
                 Gate::Spawn | Gate::Plan => return Err("the open item takes no answer"),
                 Gate::Stuck(
-                    Reason::CiLimit | Reason::SameFailure | Reason::NoFix | Reason::NoCi,
+                    Reason::CiLimit
+                    | Reason::SameFailure
+                    | Reason::NoFix
+                    | Reason::NoCi
+                    | Reason::CiDeadline
+                    | Reason::CiNotStarted
+                    | Reason::CiApproval
+                    | Reason::CiDraft,
                 ) => Phase::FixingCi,
-                Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => task.phase.clone(),
+                Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => {
+                    task.phase.clone()
+                }
             };
             human_word(task);
             if phase == Phase::FixingCi && task.phase != Phase::FixingCi {
@@ -399,15 +482,48 @@ fn apply(
             }
             resume(task, phase);
         }
+        Event::AnswerAssumed => {
+            if !matches!(task.wait, Wait::Human(Gate::Question(_))) {
+                return Err("no question is open");
+            }
+            if limits.unanswered != Unanswered::Assume
+                || !task.asked.is_some_and(|asked| asked.recommends)
+            {
+                return Err("it waits for a person");
+            }
+            resume(task, task.phase.clone());
+        }
+        Event::Reminded => {
+            let asked = task.asked.as_mut().ok_or("nobody is asked")?;
+            if std::mem::replace(&mut asked.reminded, true) {
+                return Err("they were reminded");
+            }
+        }
+        Event::ChangeAllowed { hash } => {
+            if task.wait != Wait::Human(Gate::Change(hash.clone())) {
+                return Err("no such change is asked about");
+            }
+            human_word(task);
+            resume(task, task.phase.clone());
+        }
         Event::UncheckedAccepted => {
             if !matches!(
                 task.wait,
-                Wait::Human(Gate::Stuck(Reason::NoCi | Reason::CiDeadline))
+                Wait::Human(Gate::Stuck(
+                    Reason::NoCi | Reason::CiDeadline | Reason::CiNotStarted | Reason::CiApproval
+                ))
             ) {
                 return Err("the open item is not about missing checks");
             }
             human_word(task);
             task.green.clone_from(&task.head);
+            resume(task, Phase::Ci);
+        }
+        Event::ReadyAllowed => {
+            if task.wait != Wait::Human(Gate::Stuck(Reason::CiDraft)) {
+                return Err("the open item is not about checks that skip drafts");
+            }
+            task.ready_first = true;
             resume(task, Phase::Ci);
         }
         Event::MoreAttempts { count } => {
@@ -460,7 +576,9 @@ fn apply(
         Event::GivenUp => {
             if !matches!(
                 task.wait,
-                Wait::Human(Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_))
+                Wait::Human(
+                    Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_)
+                )
             ) {
                 return Err("nothing is asked");
             }
@@ -508,7 +626,7 @@ fn apply(
             if !task.run.holds_slot() {
                 return Err("no attempt is live");
             }
-            if matches!(task.wait, Wait::Human(_)) {
+            if waits_without_a_worker(task) {
                 // The answer brings a new worker; waiting needs none.
                 task.run = Run::Idle;
             } else {
@@ -522,7 +640,7 @@ fn apply(
             }
             task.run = Run::Idle;
             // A person's answer brings a new worker by itself.
-            if !matches!(task.wait, Wait::Human(_)) {
+            if !waits_without_a_worker(task) {
                 task.wait = Wait::Until {
                     at: now,
                     why: "the plane was stopped".to_owned(),
@@ -544,11 +662,23 @@ fn apply(
             if matches!(task.wait, Wait::Human(_)) {
                 return Err("it waits for a person");
             }
-            if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
+            if task.worked >= limits.task {
+                let message = "workers were busy with it for as long as policy allows".to_owned();
+                stop(task, Reason::TaskDeadline, message, None, now, limits);
+            } else if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
                 task.wait = Wait::Human(Gate::Stuck(Reason::CiDeadline));
             } else {
                 stop(task, reason, message, None, now, limits);
             }
+        }
+        Event::CiNotStarted => {
+            if task.run != Run::Live || step(task) != Some(Step::AwaitCi) {
+                return Err("no checks are awaited");
+            }
+            if matches!(task.wait, Wait::Human(_)) {
+                return Err("it waits for a person");
+            }
+            task.wait = Wait::Human(Gate::Stuck(Reason::CiNotStarted));
         }
         Event::WaitElapsed => {
             if !matches!(task.wait, Wait::Until { .. }) {
@@ -577,13 +707,17 @@ fn apply(
             live(task)?;
             settle(task, Phase::Completed(Completion::NoChange));
         }
-        Event::QuestionAsked { id } => {
+        Event::QuestionAsked { id, .. } => {
             live(task)?;
             task.wait = Wait::Human(Gate::Question(id.clone()));
         }
         Event::BlockerReported { id } => {
             live(task)?;
             task.wait = Wait::Human(Gate::Blocker(id.clone()));
+        }
+        Event::ChangeHeld { hash } => {
+            live(task)?;
+            task.wait = Wait::Human(Gate::Change(hash.clone()));
         }
         Event::BranchPushed { sha } => {
             live_or_asking(task)?;
@@ -615,7 +749,10 @@ fn apply(
                 task.wait = working_wait(task);
             }
         }
-        Event::CiRunning { sha } => awaits(task, sha)?,
+        Event::CiRunning { sha } => {
+            awaits(task, sha)?;
+            task.wait = Wait::Ci;
+        }
         Event::CiPassed { sha } => {
             awaits(task, sha)?;
             task.green = Some(sha.clone());
@@ -633,6 +770,20 @@ fn apply(
                 task.wait = Wait::None;
             }
             task.signature = Some(signature.clone());
+        }
+        Event::CiHeld { sha, hold } => {
+            awaits(task, sha)?;
+            match hold {
+                CiHold::Approval => task.wait = Wait::Human(Gate::Stuck(Reason::CiApproval)),
+                // Once: who made it a draft again is asked.
+                CiHold::Draft
+                    if limits.ready_before_ci == ReadyBeforeCi::Always && !task.ready_first =>
+                {
+                    task.ready_first = true;
+                    task.wait = Wait::Ci;
+                }
+                CiHold::Draft => task.wait = Wait::Human(Gate::Stuck(Reason::CiDraft)),
+            }
         }
         Event::CiAbsent { sha } => {
             awaits(task, sha)?;
@@ -716,7 +867,9 @@ fn apply(
 fn live(task: &Task) -> Result<(), &'static str> {
     live_or_asking(task)?;
     match &task.wait {
-        Wait::Human(gate) if !gate.is_the_workers() => Err("it waits for a person"),
+        Wait::Human(gate) if !gate.is_the_workers() && !gate.looks_on() => {
+            Err("it waits for a person")
+        }
         Wait::Human(_) | Wait::None | Wait::Ci | Wait::Until { .. } => Ok(()),
     }
 }
@@ -728,6 +881,11 @@ fn live_or_asking(task: &Task) -> Result<(), &'static str> {
     } else {
         Err("no worker is live")
     }
+}
+
+/// Only a person's word moves it on, and no worker has anything to do until then.
+fn waits_without_a_worker(task: &Task) -> bool {
+    matches!(&task.wait, Wait::Human(gate) if !gate.looks_on())
 }
 
 /// The worker reads the checks of this very head.
@@ -858,6 +1016,7 @@ fn human_word(task: &mut Task) {
     task.review_rounds = 0;
     task.rebases = 0;
     task.reds = 0;
+    task.worked = SignedDuration::ZERO;
 }
 
 /// The workflow as a Mermaid state diagram, for the documentation.

@@ -1,10 +1,11 @@
 //! Claims: which queued tasks get a slot, and timers that are due.
 
-use mainloop_core::{Credential, Event, Step, Task, Wait, step};
+use mainloop_core::{Credential, Event, Step, Task, Timer, Wait, step};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Applied, Error, Occurrence, Store, execute, holds, query, transition};
+use super::{Applied, Error, Occurrence, Store, execute, holds, inbox, query, transition};
+use crate::texts;
 
 /// One replica claims at a time, so that the caps hold exactly.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7224211)";
@@ -31,14 +32,14 @@ LIMIT greatest($2::bigint - (SELECT count(*) FROM task WHERE run IN ('starting',
 /// plane was: the worker may have finished long ago, and be about to say so.
 const DUE: &str = "\
 SELECT task.id FROM task CROSS JOIN (SELECT min(started_at) AS since FROM replica WHERE lease_until > clock_timestamp()) AS held \
-WHERE task.timer_at <= clock_timestamp() AND (task.timer_kind = 'wait' OR held.since IS NOT NULL AND NOT EXISTS (\
+WHERE task.timer_at <= clock_timestamp() AND (task.timer_kind <> 'deadline' OR held.since IS NOT NULL AND NOT EXISTS (\
 SELECT 1 FROM attempt WHERE attempt.task_id = task.id AND attempt.n = task.attempt AND attempt.state <> 'ended' \
 AND (attempt.lost_at IS NOT NULL OR attempt.created_at < held.since \
 AND held.since > clock_timestamp() - make_interval(secs => $1)))) ORDER BY task.timer_at";
 
 /// Nobody was away while another replica was there.
 const DEADLINES_LATER: &str = "\
-UPDATE task SET timer_at = timer_at + make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
+UPDATE task SET timer_at = timer_at + make_interval(secs => $1), busy_since = busy_since + make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
 WHERE timer_kind = 'deadline' AND NOT EXISTS (SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
 
 /// All statements of this file.
@@ -155,14 +156,21 @@ impl Store {
         let Some((row, now)) = transition::lock_task(&transaction, task).await? else {
             return Ok(());
         };
-        if row.timer_at.is_none_or(|at| at > now) {
+        let Some(timer) = row.timer.filter(|timer| timer.at() <= now) else {
             return Ok(());
-        }
-        let event = match row.task.wait {
-            Wait::Until { .. } => Event::WaitElapsed,
-            Wait::None | Wait::Ci | Wait::Human(_) => Event::DeadlinePassed,
         };
-        transition::apply_in(&transaction, row, now, &Occurrence::new(event, "plane")).await?;
+        let occurrence = match timer {
+            Timer::Deadline(_)
+                if row.task.wait == Wait::Ci && texts::none_has_begun(&row.checks) =>
+            {
+                Occurrence::new(Event::CiNotStarted, "plane")
+            }
+            Timer::Deadline(_) => Occurrence::new(Event::DeadlinePassed, "plane"),
+            Timer::Wait(_) => Occurrence::new(Event::WaitElapsed, "plane"),
+            Timer::Remind(_) => Occurrence::new(Event::Reminded, "plane"),
+            Timer::Assume(_) => inbox::assume(&transaction, &row).await?,
+        };
+        transition::apply_in(&transaction, row, now, &occurrence).await?;
         transaction.commit().await.map_err(Error::on(what))?;
         drop(client);
         self.nudge().task_changed(task);

@@ -19,9 +19,10 @@ const ALL_HEARD: &str =
     "UPDATE command SET done_at = clock_timestamp() WHERE task_id = $1 AND done_at IS NULL";
 
 const WORD: &str =
-    "INSERT INTO human_word (task_id, question, text, actor) VALUES ($1, $2, $3, $4)";
+    "INSERT INTO human_word (task_id, question, text, actor, assumed) VALUES ($1, $2, $3, $4, $5)";
 
-const WORDS: &str = "SELECT question, text, at FROM human_word WHERE task_id = $1 ORDER BY n";
+const WORDS: &str =
+    "SELECT question, text, at, assumed FROM human_word WHERE task_id = $1 ORDER BY n";
 
 const ADVANCE: &str = "\
 UPDATE attempt SET milestone = $2::bigint WHERE id = $1 AND milestone = $2::bigint - 1 AND state <> 'ended' RETURNING task_id";
@@ -77,6 +78,10 @@ pub enum Command {
         answers: Vec<String>,
         /// Free text.
         text: String,
+        /// Nobody answered: policy took what the worker recommends.
+        assumed: bool,
+        /// A held push may pass.
+        approved: bool,
     },
 }
 
@@ -88,9 +93,14 @@ impl Command {
                 question_id,
                 answers,
                 text,
+                assumed,
+                approved,
             } => (
                 "answer",
-                serde_json::json!({ "question_id": question_id, "answers": answers, "text": text }),
+                serde_json::json!({
+                    "question_id": question_id, "answers": answers, "text": text, "assumed": assumed,
+                    "approved": approved,
+                }),
             ),
         }
     }
@@ -108,6 +118,8 @@ impl Command {
                     .map(str::to_owned)
                     .collect(),
                 text: text("text"),
+                assumed: payload["assumed"].as_bool().unwrap_or_default(),
+                approved: payload["approved"].as_bool().unwrap_or_default(),
             }
         } else {
             Self::Say { text: text("text") }
@@ -122,6 +134,8 @@ pub struct Word {
     pub question: String,
     /// What they said.
     pub text: String,
+    /// Nobody said it: policy took what the worker recommends.
+    pub assumed: bool,
     /// When.
     pub at: Timestamp,
 }
@@ -164,12 +178,13 @@ pub async fn insert_word(
     question: &str,
     text: &str,
     actor: &str,
+    assumed: bool,
 ) -> Result<(), Error> {
     execute(
         transaction,
         "store a person's words",
         WORD,
-        &[&task, &question, &text, &actor],
+        &[&task, &question, &text, &actor, &assumed],
     )
     .await
     .map(drop)
@@ -230,6 +245,7 @@ impl Store {
             .map(|row| Word {
                 question: row.get("question"),
                 text: row.get("text"),
+                assumed: row.get("assumed"),
                 at: row.get("at"),
             })
             .collect())

@@ -148,6 +148,21 @@ impl Store {
         list(&self.connection("list held credentials").await?).await
     }
 
+    /// Holds a credential for a limit that somebody else than a worker met, of which `task` was looked at.
+    pub async fn hold_until(
+        &self,
+        credential: Credential,
+        task: Uuid,
+        failure: &Failure,
+        until: Timestamp,
+    ) -> Result<(), Error> {
+        let what = "hold a credential";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        hold(&transaction, credential, task, failure, Some(until)).await?;
+        transaction.commit().await.map_err(Error::on(what))
+    }
+
     /// Releases what waited for a person: a plane that starts was given its credentials anew.
     pub async fn release_mended(&self) -> Result<(), Error> {
         let what = "release credentials";

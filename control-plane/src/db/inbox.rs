@@ -59,6 +59,11 @@ WHERE task_id = $1 AND state = 'open'";
 const TOP_UP: &str = "\
 UPDATE task SET budget_micros = budget_micros + $2 WHERE id = $1 RETURNING budget_micros";
 
+const ALLOW_CHANGE: &str = "\
+UPDATE task SET allowed_changes = array_append(array_remove(allowed_changes, $2), $2) WHERE id = $1";
+
+const ALLOWED_CHANGES: &str = "SELECT allowed_changes FROM task WHERE id = $1";
+
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("inbox::BY_ID", BY_ID),
@@ -66,6 +71,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("inbox::OPEN_ON", OPEN_ON),
     ("inbox::CLOSE", CLOSE),
     ("inbox::TOP_UP", TOP_UP),
+    ("inbox::ALLOW_CHANGE", ALLOW_CHANGE),
+    ("inbox::ALLOWED_CHANGES", ALLOWED_CHANGES),
 ];
 
 /// Where an item stands.
@@ -292,6 +299,15 @@ impl Store {
             .collect()
     }
 
+    /// Hashes of the CI definitions that people allowed a task to push.
+    pub async fn allowed_changes(&self, task: Uuid) -> Result<Vec<String>, Error> {
+        let what = "read what a task may push";
+        let client = self.connection(what).await?;
+        query_one(&client, what, ALLOWED_CHANGES, &[&task])
+            .await
+            .map(|row| row.get("allowed_changes"))
+    }
+
     /// Starts a proposed task, with the policy as it is now.
     pub async fn confirm_task(
         &self,
@@ -370,11 +386,14 @@ impl Store {
         if decision.action == Choice::TopUp {
             row.budget_micros = top_up(&transaction, id, decision.budget_micros).await?;
         }
+        if let Event::ChangeAllowed { hash } = &event {
+            allow_change(&transaction, &row, &item, hash, decision).await?;
+        }
         if !said.is_empty()
             && decision.action != Choice::Reject
             && decision.action != Choice::Approve
         {
-            note_words(&transaction, &row, &item, &asked, decision, &said).await?;
+            note_words(&transaction, &row, &item, &asked, decision, &said, false).await?;
         }
         let mut occurrence = Occurrence::new(event, &decision.actor);
         occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
@@ -398,6 +417,54 @@ impl Store {
     }
 }
 
+/// Answers the open question of a locked task with the options that its worker recommends.
+pub(super) async fn assume(
+    transaction: &Transaction<'_>,
+    row: &TaskRow,
+) -> Result<Occurrence, Error> {
+    let mut occurrence = Occurrence::new(Event::AnswerAssumed, "policy");
+    let open = query_opt(
+        transaction,
+        "read an open question",
+        OPEN_ON,
+        &[&vec![row.id]],
+    )
+    .await?;
+    // Without an item the workflow refuses the event.
+    let Some(open) = open else {
+        return Ok(occurrence);
+    };
+    let SeenItem { item, .. } = SeenItem::try_from(&open)?;
+    let decision = Decision {
+        item: item.id.clone(),
+        revision: item.revision,
+        action: Choice::Answer,
+        text: String::new(),
+        answers: recommended(&item.questions),
+        attempts: 0,
+        budget_micros: 0,
+        actor: "policy".to_owned(),
+    };
+    let said = said(&decision);
+    close(transaction, row.id, Choice::Answer, &said, &decision.actor).await?;
+    let asked = questions(&item.questions);
+    note_words(transaction, row, &item, &asked, &decision, &said, true).await?;
+    occurrence.text = format!("nobody answered: went on with {said}");
+    occurrence.detail = json!({ "item": item.id, "revision": item.revision, "text": said });
+    Ok(occurrence)
+}
+
+/// The first option of each question: what the worker recommends.
+fn recommended(questions: &Value) -> Vec<String> {
+    questions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|question| question["options"][0]["label"].as_str())
+        .map(|label| label.unwrap_or_default().to_owned())
+        .collect()
+}
+
 /// What a decision is to the workflow; none when the gate does not take it.
 fn event(item: &ItemRow, task: &TaskRow, decision: &Decision) -> Option<Event> {
     if !item.gate.choices().contains(&decision.action) {
@@ -408,10 +475,13 @@ fn event(item: &ItemRow, task: &TaskRow, decision: &Decision) -> Option<Event> {
         (Choice::Approve, Gate::Plan) => Event::PlanApproved {
             hash: item.plan_hash.clone(),
         },
+        (Choice::Approve, Gate::Change(hash)) => Event::ChangeAllowed { hash: hash.clone() },
+        (Choice::Approve, Gate::Stuck(Reason::CiDraft)) => Event::ReadyAllowed,
         (Choice::Approve, _) => Event::UncheckedAccepted,
         (Choice::Reject, Gate::Spawn) => Event::SpawnRejected,
         (Choice::Reject, Gate::Plan) => Event::PlanRejected,
         (Choice::Reject, _) => Event::GivenUp,
+        (Choice::Revise, Gate::Change(_)) => Event::Answered,
         (Choice::Revise, _) => Event::PlanRevised,
         (Choice::Answer, _) => Event::Answered,
         (Choice::Retry, _) => Event::RetryRequested,
@@ -432,6 +502,46 @@ async fn top_up(transaction: &Transaction<'_>, task: Uuid, micros: i64) -> Resul
     query_one(transaction, "top up a budget", TOP_UP, &[&task, &micros])
         .await
         .map(|row| row.get("budget_micros"))
+}
+
+/// Notes that the definitions with this hash may be pushed, and tells the worker: the one that is there, which holds the
+/// push, or a later one, which has to make the change again.
+async fn allow_change(
+    transaction: &Transaction<'_>,
+    row: &TaskRow,
+    item: &ItemRow,
+    hash: &str,
+    decision: &Decision,
+) -> Result<(), Error> {
+    execute(
+        transaction,
+        "allow a change",
+        ALLOW_CHANGE,
+        &[&row.id, &hash],
+    )
+    .await?;
+    if row.task.run == Run::Live {
+        let command = Command::Answer {
+            question_id: hash.to_owned(),
+            answers: Vec::new(),
+            text: decision.text.clone(),
+            assumed: false,
+            approved: true,
+        };
+        commands::insert(transaction, row.id, Uuid::now_v7(), &command).await?;
+    } else {
+        let text = format!("Yes, exactly this. {}", decision.text);
+        commands::insert_word(
+            transaction,
+            row.id,
+            &item.body,
+            text.trim(),
+            &decision.actor,
+            false,
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// The texts of an item's questions.
@@ -461,14 +571,23 @@ async fn note_words(
     asked: &[&str],
     decision: &Decision,
     said: &str,
+    assumed: bool,
 ) -> Result<(), Error> {
     let actor = &decision.actor;
     if !decision.answers.is_empty() && asked.len() == decision.answers.len() {
         for (question, answer) in asked.iter().zip(&decision.answers) {
-            commands::insert_word(transaction, row.id, question, answer, actor).await?;
+            commands::insert_word(transaction, row.id, question, answer, actor, assumed).await?;
         }
         if !decision.text.is_empty() {
-            commands::insert_word(transaction, row.id, &item.title, &decision.text, actor).await?;
+            commands::insert_word(
+                transaction,
+                row.id,
+                &item.title,
+                &decision.text,
+                actor,
+                assumed,
+            )
+            .await?;
         }
     } else {
         let question = if asked.is_empty() {
@@ -476,17 +595,19 @@ async fn note_words(
         } else {
             asked.join("\n")
         };
-        commands::insert_word(transaction, row.id, &question, said, actor).await?;
+        commands::insert_word(transaction, row.id, &question, said, actor, assumed).await?;
     }
     // A worker that comes later has the words in its first prompt.
     if row.task.run != Run::Live {
         return Ok(());
     }
     let command = match &item.gate {
-        Gate::Question(id) | Gate::Blocker(id) => Command::Answer {
+        Gate::Question(id) | Gate::Blocker(id) | Gate::Change(id) => Command::Answer {
             question_id: id.clone(),
             answers: decision.answers.clone(),
             text: decision.text.clone(),
+            assumed,
+            approved: false,
         },
         // The step begins again in the session that did not know what it missed.
         Gate::Stuck(Reason::NoChange) => Command::Say {

@@ -1,7 +1,7 @@
 //! The workflow's limits as they stand in policy files and in a task's snapshot: seconds and counts.
 
 use jiff::SignedDuration;
-use mainloop_core::{Limits, NoCi};
+use mainloop_core::{Limits, NoCi, ReadyBeforeCi, Unanswered};
 use serde::{Deserialize, Serialize};
 
 /// Limits in their written form; what is left out has the default.
@@ -22,6 +22,16 @@ pub struct Written {
     pub resume_after_limit: bool,
     /// What a head without checks means: `ask`, `accept` or `fail`.
     pub no_ci: WrittenNoCi,
+    /// Seconds until a person who is asked is reminded; 0 for never.
+    pub remind_seconds: u32,
+    /// What happens when a question stays unanswered after that: `wait` or `assume`.
+    pub unanswered: WrittenUnanswered,
+    /// Seconds from the reminder until the recommended option is assumed.
+    pub assume_seconds: u32,
+    /// Seconds that workers may be busy with the task.
+    pub task_seconds: u32,
+    /// What is done where checks skip drafts: `ask` or `always`.
+    pub ready_before_ci: WrittenReadyBeforeCi,
     /// Seconds until a worker says hello.
     pub start_seconds: u32,
     /// Seconds for `Plan`.
@@ -69,6 +79,26 @@ pub enum WrittenNoCi {
     Fail,
 }
 
+/// See [`Unanswered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenUnanswered {
+    /// It stays open.
+    Wait,
+    /// The recommended option is taken.
+    Assume,
+}
+
+/// See [`ReadyBeforeCi`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenReadyBeforeCi {
+    /// A person decides.
+    Ask,
+    /// The pull request is marked ready.
+    Always,
+}
+
 impl Default for Written {
     fn default() -> Self {
         let limits = Limits::default();
@@ -85,6 +115,17 @@ impl Default for Written {
                 NoCi::Ask => WrittenNoCi::Ask,
                 NoCi::Accept => WrittenNoCi::Accept,
                 NoCi::Fail => WrittenNoCi::Fail,
+            },
+            remind_seconds: seconds(limits.remind),
+            unanswered: match limits.unanswered {
+                Unanswered::Wait => WrittenUnanswered::Wait,
+                Unanswered::Assume => WrittenUnanswered::Assume,
+            },
+            assume_seconds: seconds(limits.assume),
+            task_seconds: seconds(limits.task),
+            ready_before_ci: match limits.ready_before_ci {
+                ReadyBeforeCi::Ask => WrittenReadyBeforeCi::Ask,
+                ReadyBeforeCi::Always => WrittenReadyBeforeCi::Always,
             },
             start_seconds: seconds(limits.start),
             plan_seconds: seconds(limits.plan),
@@ -114,6 +155,17 @@ impl From<&Written> for Limits {
                 WrittenNoCi::Ask => NoCi::Ask,
                 WrittenNoCi::Accept => NoCi::Accept,
                 WrittenNoCi::Fail => NoCi::Fail,
+            },
+            remind: seconds(written.remind_seconds),
+            unanswered: match written.unanswered {
+                WrittenUnanswered::Wait => Unanswered::Wait,
+                WrittenUnanswered::Assume => Unanswered::Assume,
+            },
+            assume: seconds(written.assume_seconds),
+            task: seconds(written.task_seconds),
+            ready_before_ci: match written.ready_before_ci {
+                WrittenReadyBeforeCi::Ask => ReadyBeforeCi::Ask,
+                WrittenReadyBeforeCi::Always => ReadyBeforeCi::Always,
             },
             start: seconds(written.start_seconds),
             plan: seconds(written.plan_seconds),

@@ -67,6 +67,11 @@ impl Store {
         }
     }
 
+    /// Gives no connection any more, and closes what nobody uses.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
     /// A connection out of the pool.
     pub async fn connection(&self, what: &'static str) -> Result<Object, Error> {
         self.pool

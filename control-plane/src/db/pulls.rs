@@ -1,4 +1,4 @@
-//! Pull requests that are watched without a worker.
+//! Pull requests that are watched.
 
 use std::time::Duration;
 
@@ -6,25 +6,32 @@ use mainloop_github::{CheckTags, ReviewTags};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Error, Store, execute, query};
+use super::{
+    Error, Store, execute, query,
+    transition::{append_event, lock_task},
+};
 
 /// Takes what is due and pushes it into the future, so that another replica leaves it alone.
 const DUE: &str = "\
 WITH due AS (SELECT task_id FROM pull_watch WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT 50 FOR UPDATE SKIP LOCKED) \
 UPDATE pull_watch SET due_at = clock_timestamp() + make_interval(secs => $1 * power(2, least(pull_watch.errors, 6))) \
 FROM due, task WHERE pull_watch.task_id = due.task_id AND task.id = due.task_id AND task.pull_number IS NOT NULL \
-RETURNING pull_watch.task_id, pull_watch.etag, pull_watch.tags, task.owner, task.name, task.pull_number, \
+RETURNING pull_watch.task_id, pull_watch.etag, pull_watch.tags, pull_watch.seen, task.owner, task.name, task.pull_number, \
 CASE WHEN task.phase = 'ready' THEN task.head_sha END AS ready";
 
-const SEEN: &str = "UPDATE pull_watch SET etag = $2, tags = $3, errors = 0 WHERE task_id = $1";
+const SEEN: &str = "\
+UPDATE pull_watch SET etag = $2, tags = $3, seen = coalesce($4, seen), errors = 0 WHERE task_id = $1";
 
 const FAILED: &str = "UPDATE pull_watch SET errors = errors + 1 WHERE task_id = $1";
+
+const LATER: &str = "UPDATE pull_watch SET due_at = clock_timestamp() + make_interval(secs => $2) WHERE task_id = $1";
 
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("pulls::DUE", DUE),
     ("pulls::SEEN", SEEN),
     ("pulls::FAILED", FAILED),
+    ("pulls::LATER", LATER),
 ];
 
 /// A pull request to look at.
@@ -40,8 +47,10 @@ pub struct Watched {
     pub number: u32,
     /// The commit that is ready for review; none where the task is elsewhere.
     pub ready: Option<String>,
-    /// What was seen last.
+    /// Tags of what was seen last.
     pub tags: Tags,
+    /// What was seen of the pull request itself, if anything.
+    pub seen: Option<Value>,
 }
 
 /// What was seen of a pull request last; empty for nothing.
@@ -73,6 +82,15 @@ impl Tags {
     }
 }
 
+/// Something that people changed of a pull request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The event's kind.
+    pub kind: &'static str,
+    /// A sentence.
+    pub text: String,
+}
+
 impl Store {
     /// What is due to be looked at; each is due again after `interval`, later where looks fail.
     pub async fn due_pulls(&self, interval: Duration) -> Result<Vec<Watched>, Error> {
@@ -88,15 +106,59 @@ impl Store {
                 number: u32::try_from(row.get::<_, i32>("pull_number")).unwrap_or_default(),
                 ready: row.get("ready"),
                 tags: Tags::read(row.get("etag"), &row.get("tags")),
+                seen: row.get("seen"),
             })
             .collect())
     }
 
-    /// Notes the state that was seen.
-    pub async fn pull_seen(&self, task: Uuid, tags: &Tags) -> Result<(), Error> {
+    /// Notes the state that was seen, with an event for each thing that people changed.
+    pub async fn pull_seen(
+        &self,
+        task: Uuid,
+        tags: &Tags,
+        seen: Option<&Value>,
+        changes: &[Change],
+    ) -> Result<(), Error> {
         let what = "note a look at a pull request";
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        // Before the row of the watch: whoever applies an event locks them in this order.
+        if !changes.is_empty() && lock_task(&transaction, task).await?.is_none() {
+            return Ok(());
+        }
+        execute(
+            &transaction,
+            what,
+            SEEN,
+            &[&task, &tags.pull, &tags.rest(), &seen],
+        )
+        .await?;
+        for change in changes {
+            append_event(
+                &transaction,
+                task,
+                change.kind,
+                &change.text,
+                "github",
+                0,
+                &json!({}),
+                false,
+            )
+            .await?;
+        }
+        transaction.commit().await.map_err(Error::on(what))?;
+        drop(client);
+        if !changes.is_empty() {
+            self.nudge().events_grew(task);
+        }
+        Ok(())
+    }
+
+    /// Leaves it alone for so long: the code host limits how often it is asked.
+    pub async fn pull_later(&self, task: Uuid, wait: Duration) -> Result<(), Error> {
+        let what = "put off a look at a pull request";
         let client = self.connection(what).await?;
-        execute(&client, what, SEEN, &[&task, &tags.pull, &tags.rest()])
+        execute(&client, what, LATER, &[&task, &wait.as_secs_f64()])
             .await
             .map(drop)
     }

@@ -1,7 +1,7 @@
 //! A task's row, and the way between it and the workflow's own types.
 
-use jiff::Timestamp;
-use mainloop_core::{Failure, Limits, Phase, Plan, Reason, Run, Task, Wait};
+use jiff::{SignedDuration, Timestamp};
+use mainloop_core::{Asked, Failure, Limits, Phase, Plan, Reason, Run, Task, Timer, Wait};
 use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -16,12 +16,12 @@ macro_rules! task_columns {
          task.issue_number, task.title, task.description, task.model, task.priority, task.labels, task.budget_micros, \
          task.policy, task.unsandboxed, task.phase, task.completion, task.failure_reason, task.failure_message, \
          task.failed_from, task.run, task.wait, task.gate, task.gate_ref, task.wait_until, task.wait_why, \
-         task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, task.waits, task.ci_allowed, task.generation, task.superseded, \
+         task.phase_version, task.timer_at, task.timer_kind, task.attempt, task.failures, task.ci_attempts, task.waits, task.ci_allowed, task.generation, task.superseded, task.ready_first, \
          task.review_rounds, task.rebases, task.reds, task.conflicted, \
          task.signature, task.plan_revision, task.plan_hash, task.plan_approved, task.head_sha, task.green_sha, \
          task.pull_number, task.branch, task.pull_url, task.plan_issue, task.plan_issue_url, task.checks, task.ci_log, \
          task.guidance, task.diffstat, task.summary, task.milestone, task.session_id, task.cost_micros, task.event_seq, \
-         task.log_position, task.created_at, task.updated_at, task.confirmed_at, task.step_at, task.settled_at"
+         task.asked_at, task.reminded, task.recommends, task.worked_ms, task.busy_since, task.log_position, task.created_at, task.updated_at, task.confirmed_at, task.step_at, task.settled_at"
     };
 }
 
@@ -48,7 +48,7 @@ pub struct TaskRow {
     pub unsandboxed: bool,
     /// Phase, run, wait and the facts that the workflow decides by.
     pub task: Task,
-    pub timer_at: Option<Timestamp>,
+    pub timer: Option<Timer>,
     pub superseded: Vec<i32>,
     pub branch: String,
     pub pull_url: String,
@@ -149,6 +149,14 @@ fn wait(row: &Row) -> Result<Wait, Error> {
     })
 }
 
+fn timer(row: &Row) -> Result<Option<Timer>, Error> {
+    let at: Option<Timestamp> = row.get("timer_at");
+    let kind: Option<&str> = row.get("timer_kind");
+    let kind = kind.unwrap_or_default();
+    at.map(|at| words::to_timer(kind, at).ok_or_else(|| unknown("timer_kind", kind)))
+        .transpose()
+}
+
 fn count(row: &Row, column: &'static str) -> Result<u32, Error> {
     let value: i32 = row.get(column);
     u32::try_from(value).map_err(|_| unknown(column, value.to_string()))
@@ -165,6 +173,13 @@ impl TryFrom<&Row> for TaskRow {
             phase: phase(row)?,
             run: words::to_run(run).ok_or_else(|| unknown("run", run))?,
             wait: wait(row)?,
+            asked: row.get::<_, Option<Timestamp>>("asked_at").map(|at| Asked {
+                at,
+                reminded: row.get("reminded"),
+                recommends: row.get("recommends"),
+            }),
+            worked: SignedDuration::from_millis(row.get("worked_ms")),
+            busy_since: row.get("busy_since"),
             phase_version: row.get("phase_version"),
             attempt: count(row, "attempt")?,
             failures: count(row, "failures")?,
@@ -191,6 +206,7 @@ impl TryFrom<&Row> for TaskRow {
             head: row.get("head_sha"),
             green: row.get("green_sha"),
             pull: pull.and_then(|pull| u32::try_from(pull).ok()),
+            ready_first: row.get("ready_first"),
         };
         debug_assert!(task.run != Run::Live || task.attempt > 0);
         Ok(Self {
@@ -212,7 +228,7 @@ impl TryFrom<&Row> for TaskRow {
             policy: row.get("policy"),
             unsandboxed: row.get("unsandboxed"),
             task,
-            timer_at: row.get("timer_at"),
+            timer: timer(row)?,
             superseded: row.get("superseded"),
             branch: row.get("branch"),
             pull_url: row.get("pull_url"),

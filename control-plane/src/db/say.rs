@@ -53,7 +53,7 @@ impl Store {
         if row.task.phase.is_settled() || row.task.phase == Phase::Ready {
             return Ok(Said::Over(row.task.phase.kind().word()));
         }
-        commands::insert_word(&transaction, task, "", text, actor).await?;
+        commands::insert_word(&transaction, task, "", text, actor, false).await?;
         if row.task.run != Run::Live {
             // A worker that comes later has the words in its first prompt; the row stays for the request's id.
             execute(&transaction, what, HEARD, &[&id, &task]).await?;
@@ -108,7 +108,7 @@ impl Store {
         let mut occurrence = Occurrence::new(event, actor);
         occurrence.detail = json!({ "guidance": guidance });
         if !guidance.trim().is_empty() {
-            commands::insert_word(&transaction, task, "", guidance, actor).await?;
+            commands::insert_word(&transaction, task, "", guidance, actor, false).await?;
             occurrence.facts = Facts {
                 guidance: Some(guidance.to_owned()),
                 ..Facts::default()

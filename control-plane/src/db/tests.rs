@@ -62,6 +62,7 @@ fn shapes() -> Vec<Task> {
         Wait::Human(Gate::Question("q".to_owned())),
         Wait::Human(Gate::Stuck(Reason::NoCi)),
         Wait::Human(Gate::Blocker("b".to_owned())),
+        Wait::Human(Gate::Change("c".to_owned())),
     ];
     let mut shapes = Vec::new();
     for phase in &phases {

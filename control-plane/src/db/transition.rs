@@ -9,7 +9,9 @@ use mainloop_core::{Event, Gate, Phase, Rejected, Run, Task, Timer, Wait, Want, 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Error, Store, TaskRow, commands, execute, holds, query_one, query_opt, words};
+use super::{
+    Error, Store, TaskRow, commands, execute, holds, query_one, query_opt, tidying, words,
+};
 use crate::{task_columns, texts};
 
 const LOCK: &str = concat!(
@@ -21,13 +23,14 @@ const LOCK: &str = concat!(
 const UPDATE: &str = "\
 UPDATE task SET version = version + 1, updated_at = clock_timestamp(), phase = $3, completion = $4, failure_reason = $5, \
 failure_message = $6, failed_from = $7, run = $8, wait = $9, gate = $10, gate_ref = $11, wait_until = $12, wait_why = $13, \
-phase_version = $14, timer_at = $15, timer_kind = CASE WHEN $43 THEN $16 ELSE timer_kind END, attempt = $17, failures = $18, ci_attempts = $19, signature = $20, \
+phase_version = $14, timer_at = $15, timer_kind = $16, attempt = $17, failures = $18, ci_attempts = $19, signature = $20, \
 plan_revision = $21, plan_hash = $22, plan_approved = $23, head_sha = $24, green_sha = $25, pull_number = $26, branch = $27, \
 pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $32, guidance = $33, diffstat = $34, \
 summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
-queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $44, \
-ci_allowed = $45, generation = $46, superseded = $47, \
-review_rounds = $48, rebases = $49, reds = $50, conflicted = $51 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
+queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $43, \
+ci_allowed = $44, generation = $45, superseded = $46, asked_at = $47, reminded = $48, recommends = $49, worked_ms = $50, \
+busy_since = $51, ready_first = $52, review_rounds = $53, rebases = $54, reds = $55, conflicted = $56 \
+WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
 const EVENT: &str = "\
 INSERT INTO event (task_id, seq, at, kind, text, actor, attempt, detail, ignored) VALUES ($1, $2, clock_timestamp(), $3, $4, \
@@ -358,6 +361,7 @@ fn shows_that_services_answer(event: &Event) -> bool {
             | Event::CiPassed { .. }
             | Event::CiFailed { .. }
             | Event::CiAbsent { .. }
+            | Event::CiHeld { .. }
             | Event::MarkedReady { .. }
     )
 }
@@ -384,18 +388,9 @@ async fn store_task(
     wants: &[Want],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let mut timer_kind: Option<&str> = None;
-    let mut sets_timer = false;
     for want in wants {
         if let Want::SetTimer(timer) = want {
-            let (at, kind) = match timer {
-                Some(Timer::Deadline(at)) => (Some(*at), Some("deadline")),
-                Some(Timer::Wait(at)) => (Some(*at), Some("wait")),
-                None => (None, None),
-            };
-            row.timer_at = at;
-            timer_kind = kind;
-            sets_timer = true;
+            row.timer = *timer;
         }
     }
     let task = &row.task;
@@ -459,8 +454,8 @@ async fn store_task(
             &until.map(|until| until.0),
             &until.map(|until| until.1),
             &task.phase_version,
-            &row.timer_at,
-            &timer_kind,
+            &row.timer.map(Timer::at),
+            &row.timer.map(words::timer),
             &signed(task.attempt),
             &signed(task.failures),
             &signed(task.ci_attempts),
@@ -487,11 +482,16 @@ async fn store_task(
             &queued_at,
             &row.step_at,
             &row.settled_at,
-            &sets_timer,
             &signed(task.waits),
             &task.ci_allowed.map(signed),
             &signed(task.generation),
             &row.superseded,
+            &task.asked.map(|asked| asked.at),
+            &task.asked.is_some_and(|asked| asked.reminded),
+            &task.asked.is_some_and(|asked| asked.recommends),
+            &i64::try_from(task.worked.as_millis()).unwrap_or(i64::MAX),
+            &task.busy_since,
+            &task.ready_first,
             &signed(task.review_rounds),
             &signed(task.rebases),
             &signed(task.reds),
@@ -547,6 +547,7 @@ async fn store_want(
             .await?;
         }
         Want::OpenItem(gate) => open_item(transaction, row, gate, occurrence).await?,
+        Want::Tidy => tidying::want(transaction, row).await?,
         Want::WatchPull => {
             execute(transaction, "watch a pull request", WATCH_PULL, &[&row.id]).await?;
         }
@@ -599,7 +600,7 @@ pub async fn open_item(
         .unwrap_or_else(|| texts::item(gate, row, &occurrence.event));
     let hash = match gate {
         Gate::Plan => row.task.plan.as_ref().map_or("", |plan| &plan.hash),
-        Gate::Spawn | Gate::Question(_) | Gate::Blocker(_) | Gate::Stuck(_) => "",
+        Gate::Spawn | Gate::Question(_) | Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => "",
     };
     if matches!(gate, Gate::Plan) {
         let body = occurrence.facts.plan_body.as_ref().unwrap_or(&item.body);

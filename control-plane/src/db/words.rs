@@ -1,6 +1,7 @@
 //! The words that stand in the database for the workflow's values, each in one place.
 
-use mainloop_core::{Completion, Gate, Reason, Run, Stage};
+use jiff::Timestamp;
+use mainloop_core::{Completion, Gate, Reason, Run, Stage, Timer};
 
 /// `(gate, gate_ref)`.
 pub fn gate(gate: &Gate) -> (&'static str, Option<&str>) {
@@ -9,6 +10,7 @@ pub fn gate(gate: &Gate) -> (&'static str, Option<&str>) {
         Gate::Plan => ("plan", None),
         Gate::Question(id) => ("question", Some(id)),
         Gate::Blocker(id) => ("worker", Some(id)),
+        Gate::Change(hash) => ("change", Some(hash)),
         Gate::Stuck(reason) => ("stuck", Some(reason.word())),
     }
 }
@@ -20,6 +22,7 @@ pub fn to_gate(word: &str, reference: Option<String>) -> Option<Gate> {
         "plan" => Gate::Plan,
         "question" => Gate::Question(reference?),
         "worker" => Gate::Blocker(reference?),
+        "change" => Gate::Change(reference?),
         "stuck" => Gate::Stuck(Reason::of_word(&reference?)?),
         _ => return None,
     })
@@ -31,7 +34,7 @@ pub fn item_kind(gate: &Gate) -> &'static str {
         Gate::Spawn => "spawn",
         Gate::Plan => "plan",
         Gate::Question(_) => "question",
-        Gate::Blocker(_) | Gate::Stuck(_) => "blocker",
+        Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => "blocker",
     }
 }
 
@@ -50,6 +53,28 @@ pub fn to_run(word: &str) -> Option<Run> {
     [Run::Idle, Run::Queued, Run::Starting, Run::Live]
         .into_iter()
         .find(|candidate| run(*candidate) == word)
+}
+
+/// A timer's word.
+pub fn timer(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Deadline(_) => "deadline",
+        Timer::Wait(_) => "wait",
+        Timer::Remind(_) => "remind",
+        Timer::Assume(_) => "assume",
+    }
+}
+
+/// The timer that a word stands for.
+pub fn to_timer(word: &str, at: Timestamp) -> Option<Timer> {
+    [
+        Timer::Deadline(at),
+        Timer::Wait(at),
+        Timer::Remind(at),
+        Timer::Assume(at),
+    ]
+    .into_iter()
+    .find(|candidate| timer(*candidate) == word)
 }
 
 /// A completion's word.

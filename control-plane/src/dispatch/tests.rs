@@ -1,14 +1,16 @@
 #![allow(clippy::unwrap_used)]
 
-use mainloop_core::{Event, Run};
+use mainloop_core::{Choice, Event, Run};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
     db::{
-        Applied, Occurrence, Store,
+        Applied, Item, Occurrence, Store,
         claims::Caps,
+        commands::Command,
         create::{Created, Proposal, Snapshot},
+        inbox::ItemFilter,
     },
     testing,
 };
@@ -96,6 +98,107 @@ async fn replicas_that_claim_at_once_do_not_exceed_the_caps() {
         .map(Result::unwrap)
         .sum();
     assert_eq!(claimed, 3);
+}
+
+#[tokio::test]
+async fn what_a_cancelled_task_leaves_is_closed_once_its_worker_is_gone_unless_policy_leaves_it() {
+    let store = testing::store().await;
+    let tidied = queued(&store, "one", 0).await;
+    let left = queued(&store, "other", 0).await;
+    sql(
+        &store,
+        &format!(r#"UPDATE task SET policy = '{{"on_cancel":"leave"}}' WHERE id = '{left}'"#),
+    )
+    .await;
+    assert_eq!(store.claim("here", CAPS).await.unwrap(), 2);
+    for task in [tidied, left] {
+        apply(&store, task, 0, Event::CancelRequested).await;
+    }
+    assert!(
+        store.untidy().await.unwrap().is_empty(),
+        "the worker may be making what is to be closed"
+    );
+    for attempt in store.open_attempts("here").await.unwrap() {
+        store.attempt_ended(attempt.id, "gone").await.unwrap();
+    }
+    let due = store.untidy().await.unwrap();
+    assert_eq!(due.len(), 1);
+    assert_eq!((due[0].task.id, due[0].last), (tidied, false));
+    assert!(store.untidy().await.unwrap().is_empty(), "it was taken");
+    sql(&store, "UPDATE tidying SET due_at = now(), errors = 9").await;
+    assert!(store.untidy().await.unwrap()[0].last);
+    store
+        .tidied(tidied, "closed issue #1", &json!({}))
+        .await
+        .unwrap();
+    sql(&store, "UPDATE tidying SET due_at = now()").await;
+    assert!(store.untidy().await.unwrap().is_empty());
+    let seen = store.task_for_link(tidied).await.unwrap().unwrap();
+    let events = store.events(tidied, 0, i64::MAX, 100).await.unwrap();
+    assert_eq!(events.last().unwrap().kind, "tidied");
+    assert_eq!(seen.event_seq, events.last().unwrap().seq);
+}
+
+#[tokio::test]
+async fn a_question_is_reminded_of_and_assumed_when_policy_says_so() {
+    let store = testing::store().await;
+    let task = queued(&store, "one", 0).await;
+    let limits = r#"{"limits":{"remind_seconds":60,"unanswered":"assume","assume_seconds":60}}"#;
+    sql(&store, &format!("UPDATE task SET policy = '{limits}'")).await;
+    store.claim("here", CAPS).await.unwrap();
+    apply(&store, task, 1, Event::AttemptConnected).await;
+    let mut asked = Occurrence::new(
+        Event::QuestionAsked {
+            id: "q1".to_owned(),
+            recommends: true,
+        },
+        "worker",
+    );
+    asked.attempt = 1;
+    asked.item = Some(Item {
+        title: "Question".to_owned(),
+        body: String::new(),
+        questions: json!([
+            { "text": "Which?", "options": [{ "label": "This" }, { "label": "That" }] },
+            { "text": "When?", "options": [{ "label": "Now" }] },
+        ]),
+    });
+    store.apply(task, &asked).await.unwrap();
+    for _ in 0..2 {
+        sql(&store, "UPDATE task SET timer_at = now()").await;
+        assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
+        store.fire_timer(task).await.unwrap();
+    }
+    let words = store.human_words(task).await.unwrap();
+    let words: Vec<_> = words
+        .iter()
+        .map(|word| (word.question.as_str(), word.text.as_str(), word.assumed))
+        .collect();
+    assert_eq!(words, [("Which?", "This", true), ("When?", "Now", true)]);
+    let told = store.pending_commands(task).await.unwrap().remove(0);
+    assert_eq!(
+        told.what,
+        Command::Answer {
+            question_id: "q1".to_owned(),
+            answers: vec!["This".to_owned(), "Now".to_owned()],
+            text: String::new(),
+            assumed: true,
+            approved: false,
+        }
+    );
+    let items = store
+        .list_items(
+            &ItemFilter {
+                closed: true,
+                task: Some(task),
+            },
+            (jiff::Timestamp::MAX, ""),
+            10,
+        )
+        .await
+        .unwrap();
+    assert_eq!(items[0].item.actor, "policy");
+    assert_eq!(items[0].item.action, Some(Choice::Answer));
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ const GRACE: Duration = Duration::from_secs(4);
 const LAST_WORDS: u64 = 512;
 /// The process's mark in a worker's folder.
 const MARK: &str = "process.json";
+/// The sidecar's list of the control groups that it made, in the worker's folder.
+const GROUPS: &str = "run/cgroups";
 /// What the name of a folder begins with that is only left to be removed.
 const GONE: &str = ".gone-";
 
@@ -78,6 +80,8 @@ pub struct WorkerConfig {
     pub uid: Option<u32>,
     /// Read-only toolchain mounts, from the user's own configuration.
     pub mounts: serde_json::Value,
+    /// What the harness may take of the machine, from the user's own configuration.
+    pub limits: serde_json::Value,
 }
 
 /// Why a worker could not be made.
@@ -360,8 +364,15 @@ impl Launcher {
             }
             return false;
         }
-        self.ending.remove(&id);
         let dir = self.folder(id);
+        if !clear_groups(&dir, id) {
+            let since = *self.ending.entry(id).or_insert_with(Instant::now);
+            if since.elapsed() <= 2 * GRACE {
+                return false;
+            }
+            tracing::warn!(dir = %dir.display(), "a worker's control group cannot be emptied");
+        }
+        self.ending.remove(&id);
         // Removing may take long, and nobody waits for it.
         match std::fs::rename(&dir, self.options.workers.join(format!("{GONE}{id}"))) {
             Ok(()) => self.gone.notify_one(),
@@ -445,6 +456,27 @@ impl Launcher {
         }
         remove_gone(self.options.workers).await;
     }
+}
+
+/// Removes the control groups that a sidecar left, and ends what is still in them. False while there is something.
+fn clear_groups(dir: &Path, id: Uuid) -> bool {
+    let list = std::fs::read_to_string(dir.join(GROUPS)).unwrap_or_default();
+    let name = format!("mainloop-{id}");
+    let mut is_clear = true;
+    for group in list.lines().map(Path::new) {
+        if group.file_name().is_none_or(|last| last != name.as_str()) || !group.is_dir() {
+            continue;
+        }
+        let left = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        // What has no number here is of another namespace, and nobody's to end.
+        for pid in left.lines().filter_map(|line| line.parse().ok()) {
+            if pid > 0 {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        is_clear &= std::fs::remove_dir(group).is_ok();
+    }
+    is_clear
 }
 
 /// Removes the folders of workers that are gone, until `stop`. What is left then, the next start removes.

@@ -1,10 +1,10 @@
 //! Milestones: from the wire into the workflow, each once.
 
 use jiff::Timestamp;
-use mainloop_core::{Event, Failure, Reason};
+use mainloop_core::{CiHold, Event, Failure, Reason};
 use mainloop_proto::v1::{
-    Check, CheckState, FailureReason, Milestone, Question, QuestionAsked, ReviewThreadKind,
-    milestone::Fact,
+    self as v1, Check, CheckState, FailureReason, Milestone, Question, QuestionAsked,
+    ReviewThreadKind, milestone::Fact,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +48,9 @@ pub(super) async fn milestone(
     match reading(milestone) {
         Reading::Workflow(mut occurrence) if current => {
             occurrence.attempt = identity.n;
-            if let Event::QuestionAsked { .. } | Event::BlockerReported { .. } = occurrence.event
+            if let Event::QuestionAsked { .. }
+            | Event::BlockerReported { .. }
+            | Event::ChangeHeld { .. } = occurrence.event
                 && let Some(item) = &mut occurrence.item
             {
                 item.title = format!("{}: {}", item.title, task.title);
@@ -246,17 +248,26 @@ fn reading(milestone: &Milestone) -> Reading {
                 ..Facts::default()
             },
         ),
-        Fact::CiPassed(passed) => workflow(
-            Event::CiPassed {
-                sha: passed.sha.clone(),
-            },
-            json!({ "sha": passed.sha }),
-            Facts {
-                checks: Some(checks(&passed.checks)),
-                ci_log: Some(String::new()),
-                ..Facts::default()
-            },
-        ),
+        Fact::CiPassed(passed) => {
+            let mut occurrence = Occurrence::new(
+                Event::CiPassed {
+                    sha: passed.sha.clone(),
+                },
+                "worker",
+            );
+            let limited: Vec<String> = passed.limited.iter().map(|what| clean(what)).collect();
+            if !limited.is_empty() {
+                occurrence.text = format!(
+                    "CI passed ({}) as far as it can be read: {}",
+                    texts::short_sha(&passed.sha),
+                    limited.join("; ")
+                );
+            }
+            occurrence.detail = json!({ "sha": passed.sha, "limited": limited });
+            occurrence.facts.checks = Some(checks(&passed.checks));
+            occurrence.facts.ci_log = Some(String::new());
+            Reading::Workflow(Box::new(occurrence))
+        }
         Fact::CiFailed(failed) => {
             let list = checks(&failed.checks);
             workflow(
@@ -269,6 +280,24 @@ fn reading(milestone: &Milestone) -> Reading {
                     checks: Some(list),
                     ci_log: Some(clean(&failed.log)),
                     guidance: Some(String::new()),
+                    ..Facts::default()
+                },
+            )
+        }
+        Fact::CiHeld(seen) => {
+            let hold = match seen.hold() {
+                v1::CiHold::Unspecified => return Reading::Nothing,
+                v1::CiHold::Approval => CiHold::Approval,
+                v1::CiHold::Draft => CiHold::Draft,
+            };
+            workflow(
+                Event::CiHeld {
+                    sha: seen.sha.clone(),
+                    hold,
+                },
+                json!({ "sha": seen.sha }),
+                Facts {
+                    checks: Some(checks(&seen.checks)),
                     ..Facts::default()
                 },
             )
@@ -310,6 +339,18 @@ fn reading(milestone: &Milestone) -> Reading {
             });
             Reading::Workflow(Box::new(occurrence))
         }
+        Fact::PushHeld(held) => {
+            let mut occurrence = Occurrence::new(
+                Event::ChangeHeld {
+                    hash: clean(&held.hash),
+                },
+                "worker",
+            );
+            let paths: Vec<String> = held.paths.iter().map(|path| clean(path)).collect();
+            occurrence.detail = json!({ "hash": clean(&held.hash), "paths": paths });
+            occurrence.item = Some(texts::held_change(&clean(&held.diff)));
+            Reading::Workflow(Box::new(occurrence))
+        }
         Fact::StepFailed(failed) => {
             let reason = failed.failure.as_ref().map_or(
                 FailureReason::Unspecified,
@@ -332,6 +373,12 @@ fn reading(milestone: &Milestone) -> Reading {
                 json!({ "reason": reason.word(), "message": message }),
                 Facts::default(),
             )
+        }
+        Fact::IssueChanged(changed) => {
+            match texts::issue_change(changed.change(), changed.number) {
+                Some((kind, text)) => note(kind, text, json!({ "issue": changed.number })),
+                None => Reading::Nothing,
+            }
         }
         Fact::HostRefused(refused) => note(
             "host_refused",
@@ -380,6 +427,11 @@ fn question(asked: &QuestionAsked) -> Reading {
     let mut occurrence = Occurrence::new(
         Event::QuestionAsked {
             id: asked.question_id.clone(),
+            recommends: !asked.questions.is_empty()
+                && asked
+                    .questions
+                    .iter()
+                    .all(|question| !question.options.is_empty()),
         },
         "worker",
     );
@@ -421,7 +473,7 @@ fn checks(checks: &[Check]) -> Value {
                 CheckState::Failed => "failed",
                 CheckState::Skipped => "skipped",
             };
-            json!({ "name": clean(&check.name), "state": state, "conclusion": clean(&check.conclusion), "url": clean(&check.url) })
+            json!({ "name": clean(&check.name), "state": state, "conclusion": clean(&check.conclusion), "url": clean(&check.url), "queued": check.queued })
         })
         .collect()
 }

@@ -439,10 +439,14 @@ impl Session {
                     question_id,
                     answers,
                     text,
+                    assumed,
+                    approved,
                 } => command::What::Answer(AnswerCommand {
                     question_id,
                     answers,
                     text,
+                    assumed,
+                    approved,
                 }),
             };
             self.send(Out::Command(Command {

@@ -81,6 +81,7 @@ pub(super) async fn welcome(
         heartbeat_seconds: HEARTBEAT_SECONDS,
         lease_seconds: i32::try_from(2 * LEASE.as_secs()).unwrap_or(i32::MAX),
         human_words: newest(&human_words),
+        allowed_changes: store.allowed_changes(task.id).await?,
         session_id: task.session_id.clone(),
         log_credit: CREDIT,
         task: Some(convert::task(&task, &[])),
@@ -98,11 +99,13 @@ fn newest(words: &[Word]) -> Vec<HumanWord> {
     let note = left_out.checked_sub(1).map(|last| HumanWord {
         question: String::new(),
         text: format!("({left_out} older messages are left out.)"),
+        assumed: false,
         time: Some(convert::timestamp(words[last].at)),
     });
     let said = words[left_out..].iter().map(|word| HumanWord {
         question: word.question.clone(),
         text: word.text.clone(),
+        assumed: word.assumed,
         time: Some(convert::timestamp(word.at)),
     });
     note.into_iter().chain(said).collect()
@@ -149,6 +152,7 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
         }),
         Some(Step::AwaitCi) => Work::AwaitCi(AwaitCiWork {
             sha: task.task.head.clone().unwrap_or_default(),
+            ready_first: task.task.ready_first,
         }),
         Some(Step::FixCi) => Work::FixCi(FixCiWork {
             attempt: i32::try_from(task.task.ci_attempts).unwrap_or(i32::MAX),
@@ -176,7 +180,7 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
     };
     Ok(Assignment {
         phase_version: task.task.phase_version,
-        deadline: task.timer_at.map(convert::timestamp),
+        deadline: task.timer.map(|timer| convert::timestamp(timer.at())),
         work: Some(work),
     })
 }
@@ -238,6 +242,7 @@ mod tests {
         let word = |second| Word {
             question: String::new(),
             text: format!("{second} {text}"),
+            assumed: false,
             at: Timestamp::from_second(second).unwrap(),
         };
         (0..count).map(word).collect()

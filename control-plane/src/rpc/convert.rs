@@ -122,7 +122,7 @@ pub fn task(row: &TaskRow, open: &[OpenItem]) -> v1::Task {
     }
 }
 
-/// Checks as they are stored: `[{name, state, conclusion, url}]`.
+/// Checks as they are stored: `[{name, state, conclusion, url, queued}]`.
 pub fn checks(checks: &Value) -> Vec<v1::Check> {
     checks
         .as_array()
@@ -140,6 +140,7 @@ pub fn checks(checks: &Value) -> Vec<v1::Check> {
                 state: state.into(),
                 conclusion: text(&check["conclusion"]),
                 url: text(&check["url"]),
+                queued: check["queued"] == true,
             }
         })
         .collect()
@@ -186,10 +187,11 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             Gate::Spawn => v1::InboxItemKind::Spawn,
             Gate::Plan => v1::InboxItemKind::Plan,
             Gate::Question(_) => v1::InboxItemKind::Question,
-            Gate::Blocker(_) | Gate::Stuck(_) => v1::InboxItemKind::Blocker,
+            Gate::Blocker(_) | Gate::Change(_) | Gate::Stuck(_) => v1::InboxItemKind::Blocker,
         },
         item.state == ItemState::Open,
     );
+    let workflow = &seen.task.task.task;
     let possible = if open { item.gate.choices() } else { &[] };
     v1::InboxItem {
         id: item.id.clone(),
@@ -226,11 +228,17 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
         }),
         reason: match &item.gate {
             Gate::Stuck(reason) => failure_reason(*reason),
+            Gate::Change(_) => v1::FailureReason::WorkflowChange,
             Gate::Spawn | Gate::Plan | Gate::Question(_) | Gate::Blocker(_) => {
                 v1::FailureReason::Unspecified
             }
         }
         .into(),
+        reminded: open && workflow.asked.is_some_and(|asked| asked.reminded),
+        assume_time: workflow
+            .assumes_at(&seen.task.task.limits())
+            .filter(|_| open)
+            .map(timestamp),
     }
 }
 
@@ -365,6 +373,7 @@ fn wait(wait: &Wait, open: &[OpenItem]) -> v1::Wait {
                 Gate::Plan => "a person reads the plan",
                 Gate::Question(_) => "a person answers a question",
                 Gate::Blocker(_) => "a person unblocks it",
+                Gate::Change(_) => "a person allows a change of CI definitions",
                 Gate::Stuck(reason) => reason.row().title,
             }
             .to_owned(),

@@ -106,6 +106,13 @@ impl From<Error> for Status {
                 tracing::warn!(error = errors::chain(&error), "store is unavailable");
                 unavailable("the database is unavailable".to_owned())
             }
+            Error::Store(error) if error.is_disk_full() => {
+                tracing::error!(error = errors::chain(&error), "the database's disk is full");
+                unavailable(
+                    "the disk of the plane's database is full: nothing was stored; make room there and try again"
+                        .to_owned(),
+                )
+            }
             Error::Store(error) => {
                 // Details stay in the log: they may name what the caller must not see.
                 let id = ids::short();

@@ -121,7 +121,13 @@ impl World {
 
     /// The worker asks a question.
     async fn ask(&self, task: &v1::Task, id: &str, question: &str) {
-        let mut asked = Occurrence::new(Event::QuestionAsked { id: id.to_owned() }, "worker");
+        let mut asked = Occurrence::new(
+            Event::QuestionAsked {
+                id: id.to_owned(),
+                recommends: false,
+            },
+            "worker",
+        );
         asked.item = Some(Item {
             title: "Question".to_owned(),
             body: "some context".to_owned(),

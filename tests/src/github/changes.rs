@@ -1,7 +1,7 @@
 //! The changes that requests, pushes and people make to the site, and what follows from them: a push moves the heads of
 //! pull requests and starts workflows, a merge closes the issues that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use http::StatusCode;
@@ -64,6 +64,7 @@ pub(super) fn create_repo(site: &mut Site, new: &NewRepo<'_>) -> Result<()> {
         name: new.name.to_owned(),
         private: new.private,
         archived: false,
+        size_kib: 0,
         has_issues: true,
         drafts: true,
         mergeable_late: false,
@@ -71,6 +72,7 @@ pub(super) fn create_repo(site: &mut Site, new: &NewRepo<'_>) -> Result<()> {
         collaborators: [(new.owner.to_owned(), Role::Admin)].into(),
         labels: labels.into(),
         issues: BTreeMap::new(),
+        deleted: BTreeSet::new(),
         refs: BTreeMap::new(),
         pushes: Vec::new(),
         suites: Vec::new(),
@@ -155,7 +157,7 @@ pub(super) fn pushed(site: &mut Site, name: &str, login: &str) -> Result<()> {
 
 fn follow_branch(site: &mut Site, name: &str, branch: &str, push: &Push) -> Result<()> {
     if let Some(sha) = &push.after {
-        ci::trigger(site, name, "push", &push.login, branch, sha)?;
+        ci::trigger(site, name, ("push", ""), &push.login, branch, sha)?;
     }
     let repo = site.repo_mut(name)?;
     let mut changed = Vec::new();
@@ -177,7 +179,8 @@ fn follow_branch(site: &mut Site, name: &str, branch: &str, push: &Push) -> Resu
     for (number, sha) in changed {
         notice_landed(site, name, number, &push.login)?;
         if site.need_repo(name)?.issue(number)?.open {
-            ci::trigger(site, name, "pull_request", &push.login, branch, &sha)?;
+            let event = ("pull_request", "synchronize");
+            ci::trigger(site, name, event, &push.login, branch, &sha)?;
         }
     }
     let based: Vec<u64> = site
@@ -489,8 +492,46 @@ pub(super) fn create_pull(
             ..new_issue(issue_id, number, login, new.title, new.body)
         },
     );
-    ci::trigger(site, name, "pull_request", login, &head, &head_sha)?;
+    let event = ("pull_request", "opened");
+    ci::trigger(site, name, event, login, &head, &head_sha)?;
     Ok(number)
+}
+
+/// Lets a pull request go into another branch.
+pub(super) fn retarget(site: &mut Site, name: &str, number: u64, base: &str) -> Result<()> {
+    let repo = site.repo_mut(name)?;
+    let Some(sha) = repo.branch(base).map(str::to_owned) else {
+        return Err(Problem::field("PullRequest", "base", "invalid"));
+    };
+    let issue = repo.issue_mut(number)?;
+    issue.updated_at = now();
+    let pull = issue.pull.as_mut().ok_or_else(Problem::not_found)?;
+    (pull.base, pull.base_sha) = (base.to_owned(), sha);
+    Ok(())
+}
+
+/// Marks a pull request ready for review, or makes it a draft again.
+pub(super) fn set_draft(
+    site: &mut Site,
+    name: &str,
+    login: &str,
+    number: u64,
+    draft: bool,
+) -> Result<()> {
+    let issue = site.repo_mut(name)?.issue_mut(number)?;
+    issue.updated_at = now();
+    let pull = issue.pull.as_mut().ok_or_else(Problem::not_found)?;
+    if pull.draft == draft {
+        return Ok(());
+    }
+    pull.draft = draft;
+    let (head, sha) = (pull.head.clone(), pull.head_sha.clone());
+    let activity = if draft {
+        "converted_to_draft"
+    } else {
+        "ready_for_review"
+    };
+    ci::trigger(site, name, ("pull_request", activity), login, &head, &sha)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,8 @@ use workflow::Workflow;
 pub struct CiPolicy {
     /// New runs stay queued until this is false again.
     pub hold: bool,
+    /// New runs wait for a maintainer's approval, until [`super::GitHub::approve_runs`].
+    pub approval: bool,
     /// Time between a run's start and its first step.
     pub delay: Duration,
     /// Nothing is run; every job ends like this.
@@ -88,11 +90,12 @@ impl Conclusion {
     }
 }
 
-/// Starts what the workflows of `sha` want for this event, and posts the other service's statuses.
+/// Starts what the workflows of `sha` want for this event, and posts the other service's statuses. `activity` is what
+/// happened to a pull request; empty for a push.
 pub(super) fn trigger(
     site: &mut Site,
     name: &str,
-    event: &str,
+    (event, activity): (&str, &str),
     login: &str,
     branch: &str,
     sha: &str,
@@ -103,10 +106,11 @@ pub(super) fn trigger(
         repo.dir.clone(),
         repo.ci.clone(),
     );
-    let base = repo
+    let pull = repo
         .pulls()
-        .find(|(issue, pull)| issue.open && pull.head == branch)
-        .map_or(target, |(_, pull)| pull.base.clone());
+        .find(|(issue, pull)| issue.open && pull.head == branch);
+    let draft = event != "push" && pull.is_some_and(|(_, pull)| pull.draft);
+    let base = pull.map_or(target, |(_, pull)| pull.base.clone());
     // A pull request's event is matched against its base, a push against the branch itself.
     let matched = if event == "push" { branch } else { &base };
     let title = git::commit(&dir, sha)?
@@ -125,18 +129,19 @@ pub(super) fn trigger(
         let parsed = Workflow::parse(&text);
         if parsed
             .as_ref()
-            .is_ok_and(|workflow| !workflow.wants(event, matched))
+            .is_ok_and(|workflow| !workflow.wants(event, activity, matched))
             || parsed.is_err() && event != "push"
         {
             continue;
         }
         let broken = parsed.is_err() || policy.force == Some(Conclusion::StartupFailure);
         let workflow = parsed.ok();
+        let waits = policy.approval && !broken;
         let (run_id, suite_id) = (site.id(), site.id());
         let mut jobs = Vec::new();
         for (key, job) in workflow
             .iter()
-            .filter(|_| !broken)
+            .filter(|_| !broken && !waits)
             .flat_map(|workflow| &workflow.jobs)
         {
             let id = site.id();
@@ -157,12 +162,17 @@ pub(super) fn trigger(
             head_branch: branch.to_owned(),
             head_sha: sha.to_owned(),
             suite: suite_id,
-            status: if broken {
+            draft,
+            status: if broken || waits {
                 Status::Completed
             } else {
                 Status::Queued
             },
-            conclusion: broken.then_some(Conclusion::StartupFailure),
+            conclusion: match (broken, waits) {
+                (true, _) => Some(Conclusion::StartupFailure),
+                (_, true) => Some(Conclusion::ActionRequired),
+                (false, false) => None,
+            },
             created_at: now(),
             updated_at: now(),
             jobs,
@@ -183,7 +193,7 @@ pub(super) fn trigger(
         });
         repo.check_runs.extend(checks);
         repo.runs.push(run);
-        if !broken {
+        if !broken && !waits {
             site.to_run.push((name.to_owned(), run_id));
         }
     }
@@ -191,6 +201,46 @@ pub(super) fn trigger(
         for (context, state) in policy.statuses {
             post_status(site, name, sha, &context, &state)?;
         }
+    }
+    Ok(())
+}
+
+/// A maintainer approves the runs that wait for it.
+pub(super) fn approve(site: &mut Site, name: &str) -> Result<(), Problem> {
+    site.repo_mut(name)?.ci.approval = false;
+    let waiting: Vec<(u64, String, String)> = site
+        .need_repo(name)?
+        .runs
+        .iter()
+        .filter(|run| run.conclusion == Some(Conclusion::ActionRequired) && run.jobs.is_empty())
+        .map(|run| (run.id, run.head_sha.clone(), run.path.clone()))
+        .collect();
+    for (id, sha, path) in waiting {
+        let text = site.need_repo(name)?.file(&sha, &path).unwrap_or_default();
+        let workflow = Workflow::parse(&text).map_err(Problem::unprocessable)?;
+        let mut jobs = Vec::new();
+        for (key, job) in &workflow.jobs {
+            let job_id = site.id();
+            jobs.push(queued_job(job_id, key, job));
+        }
+        let repo = site.repo_mut(name)?;
+        let Some(run) = repo.runs.iter_mut().find(|run| run.id == id) else {
+            continue;
+        };
+        (run.status, run.conclusion, run.updated_at) = (Status::Queued, None, now());
+        run.jobs = jobs;
+        let run = run.clone();
+        for suite in repo.suites.iter_mut().filter(|suite| suite.id == run.suite) {
+            suite.conclusion = None;
+        }
+        let repo = site.need_repo(name)?;
+        let checks: Vec<CheckRun> = run
+            .jobs
+            .iter()
+            .map(|job| check_run(&run, job, render::job_html(site, repo, run.id, job.id)))
+            .collect();
+        site.repo_mut(name)?.check_runs.extend(checks);
+        site.to_run.push((name.to_owned(), id));
     }
     Ok(())
 }

@@ -17,8 +17,6 @@ use super::server::{json_response, read_body, secret};
 use super::site::Site;
 use super::{contract, rest};
 
-/// Requests per hour and user, as for a personal token.
-pub(super) const RATE_LIMIT: u64 = 5000;
 pub(super) async fn api(
     hub: &Arc<Hub>,
     request: Request<Incoming>,
@@ -71,25 +69,26 @@ impl Exchange {
             .ok()
             .and_then(Option::as_ref)
             .map_or_else(String::new, |token| token.login.clone());
-        let mut response = self.respond(token);
-        let free = response.status() == StatusCode::NOT_MODIFIED;
-        let (used, reset) = self.hub.change(|site| {
-            let used = site.spent.entry(login).or_default();
-            *used += u64::from(!free);
-            (*used, site.started.as_second() + 3600)
+        let writes = self.method != Method::GET && self.method != Method::HEAD;
+        // Who asks how much is left is told so, and not counted.
+        let is_free = self.path == "/rate_limit";
+        let refused = self.hub.change(|site| {
+            if is_free {
+                None
+            } else {
+                site.limits.refuse(&login, "core", writes)
+            }
         });
+        let mut response = match refused {
+            Some(problem) => json_response(problem.status, &problem.body(None)),
+            None => self.respond(token),
+        };
+        let status = response.status();
         let headers = response.headers_mut();
-        headers.insert("x-ratelimit-limit", RATE_LIMIT.into());
-        headers.insert("x-ratelimit-used", used.into());
-        headers.insert(
-            "x-ratelimit-remaining",
-            RATE_LIMIT.saturating_sub(used).into(),
-        );
-        headers.insert("x-ratelimit-reset", reset.into());
-        headers.insert(
-            "x-ratelimit-resource",
-            header::HeaderValue::from_static("core"),
-        );
+        if !is_free {
+            self.hub
+                .change(|site| site.limits.count(&login, "core", status, headers));
+        }
         headers.insert(
             "x-github-api-version-selected",
             header::HeaderValue::from_static("2022-11-28"),

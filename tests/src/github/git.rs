@@ -464,6 +464,20 @@ pub(super) fn entries(dir: &Path, commit: &str, path: &str) -> Result<Vec<Entry>
     Ok(out.split('\0').filter_map(parse).collect())
 }
 
+/// The bytes of an object of a kind; `None` where there is none of that name.
+pub(super) fn object(dir: &Path, kind: &str, sha: &str) -> Option<Vec<u8>> {
+    let is_name = sha.len() == 40 && sha.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_name
+        .then(|| run(dir, &["cat-file", kind, sha]).ok())
+        .flatten()
+}
+
+/// The entries of a tree, or of a commit's, by their own names.
+pub(super) fn tree(dir: &Path, sha: &str) -> Option<Vec<Entry>> {
+    object(dir, "tree", sha)?;
+    entries(dir, sha, "").ok()
+}
+
 pub(super) fn blob(dir: &Path, sha: &str) -> Result<Vec<u8>> {
     run(dir, &["cat-file", "blob", sha])
 }

@@ -6,8 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::access::{Level, Scope, Token};
-use super::render;
-use super::site::{Site, now};
+use super::site::Site;
+use super::{changes, render};
 
 /// Fields as they were asked for.
 struct Field {
@@ -128,8 +128,8 @@ fn set_draft(site: &mut Site, token: &Token, field: &Field, draft: bool) -> Resu
             json!({"type": "UNPROCESSABLE", "message": "Pull request is already in draft state"}),
         );
     }
-    pull_request.draft = draft;
-    issue.updated_at = now();
+    changes::set_draft(site, &name, &token.login, number, draft)
+        .map_err(|problem| json!({"type": "INTERNAL", "message": problem.message}))?;
     Ok(
         json!({"clientMutationId": input["clientMutationId"], "pullRequest": pull(site, &name, number)}),
     )

@@ -2,7 +2,7 @@
 
 use super::GitHub;
 use super::changes::{self, Method, NewPull, NewReview, NewReviewComment};
-use super::git::Files;
+use super::git::{self, Files};
 use super::site::now;
 
 /// Somebody with a browser and a clone of their own.
@@ -39,6 +39,34 @@ impl<'a> Person<'a> {
             issue.updated_at = now();
             Ok(())
         })
+    }
+
+    /// Changes title and body of a pull request.
+    pub fn edit_pull(
+        &self,
+        repo: &str,
+        number: u64,
+        title: &str,
+        body: &str,
+    ) -> anyhow::Result<()> {
+        self.edit_issue(repo, number, title, body)
+    }
+
+    /// Deletes an issue for good.
+    pub fn delete_issue(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github.act(|site| {
+            let repo = site.repo_mut(repo)?;
+            repo.issue(number)?;
+            repo.issues.remove(&number);
+            repo.deleted.insert(number);
+            Ok(())
+        })
+    }
+
+    /// Lets a pull request go into another branch.
+    pub fn retarget(&self, repo: &str, number: u64, base: &str) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::retarget(site, repo, number, base))
     }
 
     /// Comments on an issue or a pull request and returns the comment's id.
@@ -82,12 +110,13 @@ impl<'a> Person<'a> {
     }
 
     pub fn mark_ready(&self, repo: &str, number: u64) -> anyhow::Result<()> {
-        self.github.act(|site| {
-            let issue = site.repo_mut(repo)?.issue_mut(number)?;
-            issue.updated_at = now();
-            issue.pull.iter_mut().for_each(|pull| pull.draft = false);
-            Ok(())
-        })
+        self.github
+            .act(|site| changes::set_draft(site, repo, &self.login, number, false))
+    }
+
+    pub fn convert_to_draft(&self, repo: &str, number: u64) -> anyhow::Result<()> {
+        self.github
+            .act(|site| changes::set_draft(site, repo, &self.login, number, true))
     }
 
     /// Merges by a merge commit and returns its sha.
@@ -118,6 +147,15 @@ impl<'a> Person<'a> {
     ) -> anyhow::Result<String> {
         let files = Files::from([(path.to_owned(), Some(content.as_bytes().to_vec()))]);
         self.push(repo, branch, &format!("Update {path}"), &files)
+    }
+
+    /// Deletes a branch; pull requests from it are closed.
+    pub fn delete_branch(&self, repo: &str, branch: &str) -> anyhow::Result<()> {
+        self.github.act(|site| {
+            let dir = &site.need_repo(repo)?.dir;
+            git::delete_ref(dir, &format!("refs/heads/{branch}"))?;
+            changes::pushed(site, repo, &self.login)
+        })
     }
 
     /// Reviews a pull request: `APPROVED`, `CHANGES_REQUESTED` or `COMMENTED`.

@@ -204,7 +204,7 @@ fn repo_in_pull(site: &Site, repo: &Repo) -> Value {
         json!({
             "clone_url": format!("{html}.git"), "git_url": format!("{html}.git"), "ssh_url": format!("git@localhost:{}.git", repo.full_name()), "svn_url": html,
             "default_branch": repo.default_branch, "visibility": if repo.private { "private" } else { "public" },
-            "archived": repo.archived, "disabled": false, "homepage": null, "language": null, "license": null, "mirror_url": null, "size": 0,
+            "archived": repo.archived, "disabled": false, "homepage": null, "language": null, "license": null, "mirror_url": null, "size": repo.size_kib,
             "has_issues": repo.has_issues, "has_projects": false, "has_wiki": false, "has_pages": false, "has_downloads": true, "has_discussions": false,
             "forks": 0, "forks_count": 0, "stargazers_count": 0, "watchers": 0, "watchers_count": 0, "open_issues": open, "open_issues_count": open,
             "is_template": false, "topics": [], "allow_forking": true, "web_commit_signoff_required": false,

@@ -48,6 +48,8 @@ const TABLE: &[Row] = &[
     ("git/get-ref", "GET", "/repos/{owner}/{repo}/git/ref/{ref*}", read(Scope::Contents), repos::reference),
     ("git/list-matching-refs", "GET", "/repos/{owner}/{repo}/git/matching-refs/{ref*}", read(Scope::Contents), repos::matching_references),
     ("git/delete-ref", "DELETE", "/repos/{owner}/{repo}/git/refs/{ref*}", write(Scope::Contents), repos::delete_reference),
+    ("git/get-tree", "GET", "/repos/{owner}/{repo}/git/trees/{tree_sha}", read(Scope::Contents), contents::tree),
+    ("git/get-blob", "GET", "/repos/{owner}/{repo}/git/blobs/{file_sha}", read(Scope::Contents), contents::blob),
     ("repos/list-commits", "GET", "/repos/{owner}/{repo}/commits", read(Scope::Contents), repos::commits),
     ("repos/compare-commits", "GET", "/repos/{owner}/{repo}/compare/{basehead*}", read(Scope::Contents), repos::compare),
     ("repos/get-content", "GET", "/repos/{owner}/{repo}/contents/{path*}", read(Scope::Contents), contents::get),

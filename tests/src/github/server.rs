@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::access::Token;
-use super::exchange::{self, RATE_LIMIT};
+use super::exchange;
 use super::faults::{self, FaultKind};
 use super::hub::Hub;
+use super::limits::RATE_LIMIT;
 use super::problem::Problem;
 use super::site::Request;
 use super::{apps, git_server, graphql, html};
@@ -273,8 +274,19 @@ async fn graphql_call(
             &json!({"message": "Problems parsing JSON", "documentation_url": "https://docs.github.com/graphql"}),
         );
     };
-    json_response(
-        StatusCode::OK,
-        &hub.change(|site| graphql::execute(site, &token, &body)),
-    )
+    hub.change(|site| {
+        let refused = {
+            let query = body["query"].as_str().unwrap_or_default();
+            let writes = query.trim_start().starts_with("mutation");
+            site.limits.refuse(&token.login, "graphql", writes)
+        };
+        let mut response = match refused {
+            Some(problem) => json_response(problem.status, &problem.body(None)),
+            None => json_response(StatusCode::OK, &graphql::execute(site, &token, &body)),
+        };
+        let status = response.status();
+        site.limits
+            .count(&token.login, "graphql", status, response.headers_mut());
+        response
+    })
 }

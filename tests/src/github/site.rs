@@ -1,6 +1,6 @@
 //! Everything that the emulated site knows. Plain data: tests read it freely, requests change it one at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use super::apps::{App, Installation, Minted};
 use super::ci::{CiPolicy, Conclusion, Status};
 use super::faults::Fault;
 use super::git;
+use super::limits::Limits;
 use super::problem::Problem;
 
 pub struct Site {
@@ -28,7 +29,7 @@ pub struct Site {
     /// Every token that an App was ever given, oldest first.
     pub minted: Vec<Minted>,
     pub(super) tokens: HashMap<String, Token>,
-    pub(super) spent: HashMap<String, u64>,
+    pub(super) limits: Limits,
     pub(super) faults: Vec<Fault>,
     /// Workflow runs that wait for somebody to start them once the lock is released.
     pub(super) to_run: Vec<(String, u64)>,
@@ -65,6 +66,8 @@ pub struct Repo {
     pub name: String,
     pub private: bool,
     pub archived: bool,
+    /// What the API tells as its size.
+    pub size_kib: u64,
     pub has_issues: bool,
     /// Draft pull requests can be opened; not so in private repositories of some plans.
     pub drafts: bool,
@@ -75,6 +78,8 @@ pub struct Repo {
     pub labels: Vec<Label>,
     /// Issues and pull requests, which share their numbers.
     pub issues: BTreeMap<u64, Issue>,
+    /// Numbers of issues that were deleted: none is given again.
+    pub deleted: BTreeSet<u64>,
     pub refs: BTreeMap<String, String>,
     pub pushes: Vec<Push>,
     pub suites: Vec<Suite>,
@@ -236,6 +241,8 @@ pub struct Run {
     pub head_branch: String,
     pub head_sha: String,
     pub suite: u64,
+    /// It is of a pull request that was a draft.
+    pub draft: bool,
     pub status: Status,
     pub conclusion: Option<Conclusion>,
     pub created_at: Timestamp,
@@ -379,11 +386,22 @@ impl Repo {
     }
 
     pub(super) fn issue(&self, number: u64) -> Result<&Issue, Problem> {
-        self.issues.get(&number).ok_or_else(Problem::not_found)
+        self.issues
+            .get(&number)
+            .ok_or_else(|| self.no_issue(number))
     }
 
     pub(super) fn issue_mut(&mut self, number: u64) -> Result<&mut Issue, Problem> {
-        self.issues.get_mut(&number).ok_or_else(Problem::not_found)
+        let missing = self.no_issue(number);
+        self.issues.get_mut(&number).ok_or(missing)
+    }
+
+    fn no_issue(&self, number: u64) -> Problem {
+        if self.deleted.contains(&number) {
+            Problem::new(http::StatusCode::GONE, "This issue was deleted")
+        } else {
+            Problem::not_found()
+        }
     }
 
     pub(super) fn pull(&self, number: u64) -> Result<(&Issue, &Pull), Problem> {
@@ -412,9 +430,10 @@ impl Repo {
     }
 
     pub(super) fn next_number(&self) -> u64 {
-        self.issues
-            .last_key_value()
-            .map_or(1, |(number, _)| number + 1)
+        let given = self.issues.last_key_value().map(|(number, _)| number);
+        given
+            .max(self.deleted.last())
+            .map_or(1, |number| number + 1)
     }
 
     /// The check runs of a commit, newest first, as GitHub lists them.

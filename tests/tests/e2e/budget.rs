@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use mainloop_proto::v1::{FailureReason, InboxAction, InboxItemKind, TaskState};
-use mainloop_tests::world::{World, script};
+use mainloop_tests::{
+    anthropic::{Conversation, Reply, Rule, Script, Usage, when},
+    world::{World, script},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_whose_budget_is_used_up_asks_a_person_and_the_model_no_more() -> Result<()> {
@@ -53,5 +56,57 @@ async fn the_model_is_told_when_most_of_the_budget_is_spent() -> Result<()> {
                 .contains("80% of this task's budget is spent")
         });
     assert!(told, "it is in a later request");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_it_is_spent_claude_commits_and_sums_up_and_a_top_up_goes_on() -> Result<()> {
+    const SUMMARY: &str = "Subtract is written; its documentation is left.";
+    let dear = Usage {
+        output: 100_000,
+        ..Usage::default()
+    };
+    let script = Script::new().with(Conversation::rules(
+        "wraps up",
+        when::always(),
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            script::steps(
+                when::prompt("one last, short turn"),
+                vec![script::commit(
+                    &[("NOTES.md", "half done\n")],
+                    "Note what is left",
+                )],
+                SUMMARY,
+            ),
+            Rule::sequence(
+                when::prompt(script::IMPLEMENT),
+                vec![
+                    Reply::call(script::subtract(true)).charging(dear),
+                    Reply::text("Done."),
+                ],
+            ),
+        ],
+    ));
+    let world = World::scripted(script).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit_within(&repo, 1_000_000).await?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::Budget);
+    assert!(item.seen.body.contains(SUMMARY), "{}", item.seen.body);
+    let pushed = task.now();
+    assert!(pushed.pull_request.is_some(), "what is done can be seen");
+    world.github().read(|site| {
+        let repo = site.repo("ada/calc").unwrap();
+        for path in ["NOTES.md", "test_subtract.py"] {
+            assert!(
+                repo.file(&pushed.branch, path).is_some(),
+                "{path} is pushed"
+            );
+        }
+    });
+    item.resolve(InboxAction::TopUp, "").await?;
+    task.expect_state(TaskState::Ready).await?;
     world.end().await
 }

@@ -1,10 +1,11 @@
 //! A cancel in each state leaves no process.
 
 use anyhow::Result;
-use mainloop_proto::v1::{InboxItemKind, TaskState};
+use mainloop_proto::v1::{InboxItemKind, Link, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
-    world::{Task, World, script},
+    github::{Fault, FaultKind},
+    world::{Settings, Task, World, script},
 };
 use tonic::Code;
 
@@ -151,4 +152,63 @@ async fn in_the_work_and_after_it_it_ends_the_worker() -> Result<()> {
     task.expect_state(TaskState::Ready).await?;
     cancelled(&world, &task).await?;
     world.end().await
+}
+
+/// Waits until what it left is closed.
+async fn tidied(task: &Task) -> Result<()> {
+    task.wait("what it left to be closed", |view| {
+        view.events
+            .iter()
+            .find(|event| event.kind == "tidied")
+            .map(|_| ())
+    })
+    .await
+}
+
+/// Whether the task's pull request, its issue and its branch are still there.
+fn left(world: &World, task: &Task) -> [bool; 3] {
+    let task = task.now();
+    let number = |link: Option<Link>| u64::try_from(link.unwrap_or_default().number).unwrap();
+    let (pull, issue) = (number(task.pull_request), number(task.issue));
+    world.github().read(|site| {
+        let repo = site.repo("ada/calc").unwrap();
+        [
+            repo.issues.get(&pull).is_some_and(|pull| pull.open),
+            repo.issues[&issue].open,
+            repo.branch(&task.branch).is_some(),
+        ]
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_leaves_at_the_code_host_is_closed_as_policy_says() -> Result<()> {
+    for (policy, pull_issue_branch) in [
+        ("on_cancel = 'close'", [false, false, true]),
+        ("on_cancel = 'delete'", [false, false, false]),
+    ] {
+        let settings = Settings::script(script::good_day()).policy(policy);
+        let world = World::with(settings).await?;
+        let repo = world.repo("calc", &script::calculator())?;
+        let task = world
+            .submit(&repo, "Teach the calculator to subtract.")
+            .await?;
+        task.approve().await?;
+        task.expect_state(TaskState::Ready).await?;
+        assert_eq!(left(&world, &task), [true, true, true]);
+        // The code host is away for a while: it is tried again.
+        world
+            .github()
+            .fault(Fault::new("PATCH", "/pulls/", FaultKind::Status(503)));
+        cancelled(&world, &task).await?;
+        tidied(&task).await?;
+        assert_eq!(left(&world, &task), pull_issue_branch, "{policy}");
+
+        let declined = world.submit(&repo, "Teach it once more.").await?;
+        declined.reject().await?;
+        declined.expect_state(TaskState::Declined).await?;
+        tidied(&declined).await?;
+        assert_eq!(left(&world, &declined), [false; 3], "{policy}");
+        world.end().await?;
+    }
+    Ok(())
 }

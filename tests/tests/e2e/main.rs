@@ -4,11 +4,17 @@
 mod app;
 mod budget;
 mod cancel;
+mod changes;
 mod ci;
 mod command_line;
 mod faults;
 mod good_day;
+mod held_ci;
 mod kills;
+mod machine;
+mod meddling;
+mod outages;
+mod patience;
 mod people;
 mod pushes;
 mod refusals;

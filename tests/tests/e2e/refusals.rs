@@ -1,11 +1,13 @@
 //! Refusals from outside, each by its own name, and what is no refusal because there is another way.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use mainloop_proto::v1::{CreateTaskRequest, FailureReason, InboxItemKind, TaskState};
+use mainloop_proto::v1::{CreateTaskRequest, FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::Trouble,
     github::{Fault, FaultKind},
-    world::{PERSON, World, script},
+    world::{BOT, PERSON, World, script, wait},
 };
 
 /// What a task asks for.
@@ -24,6 +26,10 @@ async fn a_repository_that_cannot_be_worked_on_is_refused_by_name() -> Result<()
         .github()
         .change_repo(&format!("{PERSON}/empty"), |repo| repo.refs.clear())?;
     let based = world.repo("based", &script::calculator())?;
+    world.repo("large", &script::calculator())?;
+    world
+        .github()
+        .change_repo(&format!("{PERSON}/large"), |repo| repo.size_kib = 20 << 20)?;
     for (repository_url, base_ref, reason, words) in [
         (
             url("absent"),
@@ -42,6 +48,12 @@ async fn a_repository_that_cannot_be_worked_on_is_refused_by_name() -> Result<()
             "",
             FailureReason::RepositoryEmpty,
             "no commit",
+        ),
+        (
+            url("large"),
+            "",
+            FailureReason::RepositoryTooLarge,
+            "20480 MiB",
         ),
         (
             based,
@@ -66,6 +78,58 @@ async fn a_repository_that_cannot_be_worked_on_is_refused_by_name() -> Result<()
         item.reject("as expected").await?;
     }
     world.expect_no_worker().await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_base_branch_that_goes_in_mid_run_is_told_as_that_and_the_work_goes_on_when_it_is_back()
+-> Result<()> {
+    let world = World::new().await?;
+    let repository_url = world.repo("calc", &script::calculator())?;
+    let name = format!("{PERSON}/calc");
+    let ada = world.github().person(PERSON);
+    ada.push_file(&name, "release", "RELEASE", "1\n")?;
+    let task = world
+        .create(CreateTaskRequest {
+            repository_url,
+            base_ref: "release".to_owned(),
+            description: TASK.to_owned(),
+            confirm: true,
+            ..CreateTaskRequest::default()
+        })
+        .await?;
+    task.expect_item(InboxItemKind::Plan).await?;
+    ada.delete_branch(&name, "release")?;
+    task.approve().await?;
+    let item = task.expect_item(InboxItemKind::Blocker).await?;
+    assert_eq!(item.seen.reason(), FailureReason::BaseGone);
+    assert!(item.seen.body.contains("release"), "{}", item.seen.body);
+    ada.push_file(&name, "release", "RELEASE", "2\n")?;
+    item.resolve(InboxAction::Retry, "").await?;
+    task.expect_state(TaskState::Ready).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_base_branch_that_moves_in_mid_run_is_in_nobodys_way() -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let name = format!("{PERSON}/calc");
+    let task = world.submit(&repo, TASK).await?;
+    task.expect_item(InboxItemKind::Plan).await?;
+    let ada = world.github().person(PERSON);
+    // A workflow as well: what the base has by now is no change of the worker's.
+    ada.push_file(
+        &name,
+        "main",
+        ".github/workflows/other.yml",
+        "name: other\n",
+    )?;
+    task.approve().await?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    let number = u64::try_from(ready.pull_request.unwrap_or_default().number)?;
+    ada.merge(&name, number)?;
+    task.expect_state(TaskState::Completed).await?;
     world.end().await
 }
 
@@ -183,5 +247,69 @@ async fn a_model_limit_is_waited_out_by_one_task_for_all() -> Result<()> {
         assert_eq!(task.now().failures, 0, "a limit is no failure");
     }
     assert_eq!(other.now().attempt, 1, "it never ran into the limit");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_of_the_code_host_is_waited_out_by_one_task_for_all() -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, TASK).await?;
+    let item = task.expect_item(InboxItemKind::Plan).await?;
+    let reset_in = Duration::from_secs(8);
+    world.github().leave_requests(BOT, 0, reset_in);
+    item.approve().await?;
+    task.wait("the time at which the limit ends", |view| {
+        let wait = view.task.wait.clone().unwrap_or_default();
+        wait.until.filter(|_| wait.reason.contains("rate limit"))
+    })
+    .await?;
+    let other = world.submit(&repo, TASK).await?;
+    other
+        .wait("the reason why it is held", |view| {
+            let wait = view.task.wait.clone().unwrap_or_default();
+            wait.reason.contains("GitHub rate limit").then_some(())
+        })
+        .await?;
+    task.expect_state(TaskState::Ready).await?;
+    other.expect_item(InboxItemKind::Plan).await?;
+    assert_eq!(other.now().attempt, 1, "it never ran into the limit");
+    assert_eq!(task.now().failures, 0, "a limit is no failure");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_that_the_watch_of_pull_requests_meets_holds_the_workers() -> Result<()> {
+    let world = World::new().await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let ready = world.submit(&repo, TASK).await?;
+    ready.approve().await?;
+    ready.expect_state(TaskState::Ready).await?;
+    world
+        .github()
+        .leave_requests(BOT, 0, Duration::from_secs(10));
+    let log = world.folder().join("plane.log");
+    wait::until("the watch to meet the limit", wait::PATIENCE, async || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let met = text.contains("the code host limits the token");
+        met.then_some(()).ok_or("no word of a limit")
+    })
+    .await?;
+    let other = world.submit(&repo, TASK).await?;
+    other
+        .wait("the reason why it is held", |view| {
+            let wait = view.task.wait.clone().unwrap_or_default();
+            wait.reason.contains("GitHub rate limit").then_some(())
+        })
+        .await?;
+    other.expect_item(InboxItemKind::Plan).await?;
+    assert_eq!(other.now().attempt, 1, "it never ran into the limit");
+    let refused = world
+        .github()
+        .requests()
+        .iter()
+        .filter(|request| request.status == 403)
+        .count();
+    assert_eq!(refused, 1, "what is known to be used up is not asked for");
     world.end().await
 }

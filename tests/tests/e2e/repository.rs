@@ -77,6 +77,62 @@ async fn its_instructions_reach_claude_and_its_hooks_and_servers_do_not() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_git_lfs_and_submodules_keep_stays_as_it_is_and_everybody_is_told() -> Result<()> {
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+    let world = World::scripted(script::good_day()).await?;
+    let mut files = script::calculator();
+    files.extend([
+        (
+            ".gitattributes",
+            "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+        ),
+        ("data.bin", POINTER),
+        (
+            ".gitmodules",
+            "[submodule \"other\"]\n\tpath = other\n\turl = ../other.git\n",
+        ),
+    ]);
+    let repo = world.repo("calc", &files)?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    task.approve().await?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    let told: Vec<String> = task
+        .events()
+        .iter()
+        .filter(|event| event.kind == "progress")
+        .map(|event| event.text.clone())
+        .collect();
+    for words in ["Git LFS is not fetched", "submodules are not fetched"] {
+        assert_eq!(
+            told.iter().filter(|text| text.contains(words)).count(),
+            1,
+            "{told:?}"
+        );
+    }
+    let prompts = [
+        script::PLAN,
+        script::IMPLEMENT,
+        "are pointers here",
+        "no other repository can be reached",
+    ];
+    let seen = world.model().requests();
+    let told = |words: &str| {
+        seen.iter()
+            .filter(|seen| seen.is_message())
+            .any(|seen| seen.request().text().contains(words))
+    };
+    assert!(prompts.into_iter().all(told), "Claude is told as well");
+    world.github().read(|site| {
+        let repo = site.repo("ada/calc").unwrap();
+        let head = repo.branch(&ready.branch).unwrap();
+        assert_eq!(repo.file(head, "data.bin").as_deref(), Some(POINTER));
+    });
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_claude_left_is_gone_when_the_step_ends() -> Result<()> {
     let script = Script::new().with(Conversation::rules(
         "leaves a process",

@@ -3,6 +3,7 @@
 mod attacks;
 
 use anyhow::{Context, Result, ensure};
+use keyutils::{Keyring, keytypes::User};
 use mainloop_proto::v1::TaskState;
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
@@ -36,7 +37,12 @@ async fn what_runs_in_the_sandbox_stays_in_it() -> Result<()> {
             ),
         ],
     ));
-    let policy = "hosts = ['pypi.org', 'localhost', 'localhost:CANARY']";
+    let policy =
+        "hosts = ['pypi.org', 'localhost', 'localhost:CANARY']\nworker = { processes = 600 }";
+    // The plane's keyring is that of this thread, which starts it.
+    let mut keys = Keyring::join_anonymous_session().context("make a keyring")?;
+    keys.add_key::<User, _, _>("mainloop-outside-key", &b"secret"[..])
+        .context("add a key to it")?;
     // A canary on the host's loopback: nobody may come.
     let canary = std::net::TcpListener::bind("127.0.0.1:0")?;
     canary.set_nonblocking(true)?;

@@ -148,6 +148,25 @@ def push(*arguments):
     return f"{'PUSHED' if done.returncode == 0 else 'not pushed'} {said}"
 
 
+def bomb(count):
+    """Forks as often as it gets; says what stopped it, and ends what it made."""
+    made, stopped = [], "nothing"
+    for _ in range(count):
+        try:
+            pid = os.fork()
+        except OSError as error:
+            stopped = errno.errorcode[error.errno]
+            break
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+        made.append(pid)
+    for pid in made:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return f"{stopped} {'before 600' if len(made) < 600 else 'late'}"
+
+
 def survive(count):
     """Leaves processes that want to outlive everything: own sessions, no parent, deaf to signals."""
     sleep = "trap '' TERM INT HUP; exec sleep 86397"

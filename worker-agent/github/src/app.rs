@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use crate::client::Repo;
+use crate::client::{Options, Repo};
 use crate::error::{Error, Result};
 use crate::transport::{Reply, Transport, backoff};
 
@@ -199,7 +199,7 @@ impl App {
 
     /// Ends a token's life.
     pub async fn revoke(&self, token: &SecretString) -> Result<()> {
-        let transport = Transport::new(&self.api, token)?;
+        let transport = Transport::new(&self.api, token, Options::default())?;
         (|| transport.delete("revoke a token", "/installation/token"))
             .retry(backoff())
             .when(Error::is_unavailable)
@@ -207,7 +207,8 @@ impl App {
     }
 
     fn signed(&self) -> Result<Transport> {
-        Transport::new(&self.api, &self.key.sign(&self.id, Timestamp::now())?)
+        let signed = self.key.sign(&self.id, Timestamp::now())?;
+        Transport::new(&self.api, &signed, Options::default())
     }
 }
 

@@ -14,7 +14,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, Thing};
 use crate::transport::{PER_PAGE, escape};
 
 /// A thousand checks on one commit.
@@ -71,6 +71,8 @@ impl Check {
 pub enum State {
     /// Not begun: queued, waiting, requested, pending.
     Queued,
+    /// Not begun before a person acts: a deployment that waits for a review, say.
+    Held,
     /// At work.
     Running,
     /// Ended.
@@ -140,6 +142,7 @@ fn state(status: &str, conclusion: Option<&str>) -> State {
         (_, Some(word)) => State::Done(Conclusion::parse(word)),
         ("completed", None) => State::Done(Conclusion::Other("completed".to_owned())),
         ("in_progress", None) => State::Running,
+        ("waiting" | "action_required", None) => State::Held,
         (_, None) => State::Queued,
     }
 }
@@ -162,6 +165,7 @@ impl Client {
                 status: 403,
                 message: limited.join("; "),
                 documentation_url: None,
+                thing: Thing::Other,
                 class: Class::Forbidden {
                     hint: Some(
                         "the token needs read access to checks, statuses and actions".into(),
@@ -473,9 +477,9 @@ impl RawRun {
             self.conclusion.as_deref(),
         );
         let told = match &state {
-            State::Queued | State::Running => jobs
+            State::Queued | State::Held | State::Running => jobs
                 .iter()
-                .any(|j| matches!(j.state, State::Queued | State::Running)),
+                .any(|j| matches!(j.state, State::Queued | State::Held | State::Running)),
             State::Done(Conclusion::Success | Conclusion::Skipped | Conclusion::Neutral) => true,
             State::Done(_) => jobs.iter().any(|j| {
                 !matches!(

@@ -14,7 +14,9 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::transport::{Transport, escape, escape_path};
+use crate::quota::Quota;
+use crate::transport::{Timeouts, Transport, escape, escape_path};
+use crate::workflows::Entry;
 
 /// Which repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,6 +31,15 @@ impl std::fmt::Display for Repo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.owner, self.name)
     }
+}
+
+/// How a client asks.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Rate limits, shared with other clients of the same token.
+    pub quota: Quota,
+    /// How long it waits.
+    pub timeouts: Timeouts,
 }
 
 /// A client for one repository with one token at a time. Cheap to clone, and clones share the
@@ -82,6 +93,8 @@ pub struct Repository {
     pub has_issues: bool,
     /// Not visible to the public.
     pub private: bool,
+    /// How large GitHub says that it is, in KiB.
+    pub size_kib: u64,
     /// The token may push. `None` where GitHub did not say (App tokens).
     pub can_push: Option<bool>,
 }
@@ -90,6 +103,16 @@ impl Client {
     /// `api_base` is `https://api.github.com`, or `https://host/api/v3` for an Enterprise
     /// server. Sends nothing. Must be called inside a Tokio runtime.
     pub fn new(api_base: &Url, repo: Repo, token: &SecretString) -> Result<Self> {
+        Self::with(api_base, repo, token, Options::default())
+    }
+
+    /// As [`Self::new`], with options.
+    pub fn with(
+        api_base: &Url,
+        repo: Repo,
+        token: &SecretString,
+        options: Options,
+    ) -> Result<Self> {
         for part in [&repo.owner, &repo.name] {
             let fine = !part.is_empty()
                 && !matches!(part.as_str(), "." | "..")
@@ -101,7 +124,7 @@ impl Client {
             }
         }
         Ok(Self {
-            transport: Transport::new(api_base, token)?,
+            transport: Transport::new(api_base, token, options)?,
             repo: Arc::new(repo),
             identity: Arc::default(),
         })
@@ -118,6 +141,11 @@ impl Client {
     /// on their way keep the old one. Must be called inside a Tokio runtime.
     pub fn renew(&self, token: &SecretString) -> Result<()> {
         self.transport.renew(token)
+    }
+
+    /// What is left of the token's rate limits.
+    pub fn quota(&self) -> &Quota {
+        self.transport.quota()
     }
 
     /// The repository that this client works on.
@@ -159,6 +187,7 @@ impl Client {
             archived: raw.archived,
             has_issues: raw.has_issues,
             private: raw.private,
+            size_kib: raw.size,
             can_push: raw.permissions.map(|p| p.push),
         })
     }
@@ -198,6 +227,22 @@ impl Client {
         file.bytes(operation, limit)
     }
 
+    /// What is in the folder `path` at `reference`; nothing where there is no such folder.
+    pub(crate) async fn folder(&self, path: &str, reference: &str) -> Result<Vec<Entry>> {
+        let operation = format!("list {path} of {} at {reference}", self.repo);
+        let url = self.path(&format!(
+            "/contents/{}?ref={}",
+            escape_path(path),
+            escape(reference)
+        ));
+        let found: Option<serde_json::Value> =
+            self.transport.get_optional(&operation, &url).await?;
+        let Some(list @ serde_json::Value::Array(_)) = found else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_value(list).map_err(|source| Error::Malformed { operation, source })
+    }
+
     /// A route below this repository.
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("/repos/{}/{}{rest}", self.repo.owner, self.repo.name)
@@ -231,6 +276,8 @@ struct RawRepository {
     has_issues: bool,
     #[serde(default)]
     private: bool,
+    #[serde(default)]
+    size: u64,
     permissions: Option<Permissions>,
 }
 

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use crate::client::Repo;
+use crate::quota::by_our_clock;
 
 /// How long to stay away after a secondary rate limit that names no time, as GitHub's
 /// documentation asks for.
@@ -37,6 +38,8 @@ pub enum Error {
         documentation_url: Option<String>,
         /// What it means for the caller.
         class: Class,
+        /// What was asked for, by the request's path.
+        thing: Thing,
     },
     /// No complete answer came: it is unknown whether the request took effect.
     #[error("{operation}: no answer from GitHub")]
@@ -53,6 +56,14 @@ pub enum Error {
         operation: String,
         /// How long we waited.
         after: Duration,
+    },
+    /// Nothing was sent: GitHub would have refused it.
+    #[error("{operation}: not asked, because GitHub's rate limit is used up")]
+    Limited {
+        /// What was to be attempted, on what.
+        operation: String,
+        /// When the limit ends.
+        until: Timestamp,
     },
     /// The answer was larger than the caller's bound.
     #[error("{operation}: more than {limit} bytes")]
@@ -121,12 +132,69 @@ pub enum Class {
     Other,
 }
 
+/// What a request was about. Told by its path: words of an answer may be anybody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    /// The repository itself.
+    Repository,
+    /// One issue, or a pull request as one.
+    Issue,
+    /// One pull request.
+    Pull,
+    /// Anything else.
+    Other,
+}
+
+impl Thing {
+    /// What `path` asks for; it may begin with a prefix, and end with a query.
+    pub(crate) fn of(path: &str) -> Self {
+        let Some((_, path)) = path.split_once("/repos/") else {
+            return Self::Other;
+        };
+        let path = path.split('?').next().unwrap_or_default();
+        let mut parts = path.split('/').skip(2).filter(|part| !part.is_empty());
+        let numbered = |part: Option<&str>| {
+            part.is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        match parts.next() {
+            None => Self::Repository,
+            Some("issues") if numbered(parts.next()) => Self::Issue,
+            Some("pulls") if numbered(parts.next()) => Self::Pull,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
 impl Error {
+    /// What the request was about.
+    pub fn thing(&self) -> Thing {
+        match self {
+            Error::Api { thing, .. } => *thing,
+            _ => Thing::Other,
+        }
+    }
+
+    /// GitHub's own words, without ours; empty where it said nothing.
+    pub fn said(&self) -> &str {
+        match self {
+            Error::Api { message, .. } => message,
+            _ => "",
+        }
+    }
+
+    /// The issue or pull request that was asked for is not there, or no longer.
+    pub fn is_gone(&self) -> bool {
+        self.class() == Class::NotFound && matches!(self.thing(), Thing::Issue | Thing::Pull)
+    }
+
     /// Who has to act on it.
     pub fn class(&self) -> Class {
         match self {
             Error::Api { class, .. } => class.clone(),
             Error::Transport { .. } | Error::Timeout { .. } => Class::Unavailable,
+            Error::Limited { until, .. } => Class::RateLimited {
+                until: Some(*until),
+            },
             Error::ForeignPull { .. } => Class::Validation,
             Error::NotInstalled { .. } => Class::NotFound,
             Error::TooLarge { .. } | Error::Malformed { .. } | Error::Config(_) => Class::Other,
@@ -153,6 +221,7 @@ impl Error {
     /// Reads an answer that is not a success.
     pub(crate) fn from_reply(
         operation: &str,
+        path: &str,
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
@@ -175,6 +244,7 @@ impl Error {
             class: classify(status, headers, &message, Timestamp::now()),
             message,
             documentation_url: parsed.documentation_url,
+            thing: Thing::of(path),
         }
     }
 }
@@ -248,7 +318,9 @@ fn limited(headers: &HeaderMap, now: Timestamp) -> Class {
     let until = match (after, reset) {
         (Some(seconds), _) => now.checked_add(SignedDuration::from_secs(seconds)).ok(),
         // The reset is that of the primary limit: it says nothing while some of it is left.
-        (None, Some(at)) if exhausted => Timestamp::from_second(at).ok(),
+        (None, Some(at)) if exhausted => Timestamp::from_second(at)
+            .ok()
+            .map(|at| by_our_clock(at, headers, now)),
         _ => now.checked_add(SECONDARY_LIMIT_PAUSE).ok(),
     };
     Class::RateLimited { until }
@@ -368,10 +440,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_is_told_by_the_path() {
+        for (path, thing) in [
+            ("/api/v3/repos/o/r/", Thing::Repository),
+            ("/repos/o/issue", Thing::Repository),
+            ("/repos/o/r/issues/12", Thing::Issue),
+            ("/repos/o/r/issues/12/comments?per_page=100", Thing::Issue),
+            ("/repos/o/r/pulls/7", Thing::Pull),
+            ("/repos/o/r/issues?state=all", Thing::Other),
+            ("/repos/o/issues/contents/pulls/7", Thing::Other),
+            ("/user", Thing::Other),
+        ] {
+            assert_eq!(Thing::of(path), thing, "{path}");
+        }
+    }
+
+    #[test]
     fn field_errors_are_part_of_the_message() {
         let body = br#"{"message":"Validation Failed","errors":[{"resource":"PullRequest","code":"custom","message":"A pull request already exists for o:b."},{"resource":"Issue","field":"title","code":"missing"}],"documentation_url":"https://docs"}"#;
         let error = Error::from_reply(
             "open pull request",
+            "/repos/o/r/pulls",
             StatusCode::UNPROCESSABLE_ENTITY,
             &HeaderMap::new(),
             body,
@@ -386,6 +475,7 @@ mod tests {
     fn html_of_a_proxy_is_not_shown() {
         let error = Error::from_reply(
             "read issue #1",
+            "/repos/o/r/issues/1",
             StatusCode::BAD_GATEWAY,
             &HeaderMap::new(),
             b"<html>nginx</html>",

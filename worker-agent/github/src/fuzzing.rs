@@ -4,12 +4,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::{Checks, Error, PullRef};
 
-/// All that a successful answer may be: a pull request, an issue, comments, a file, a repository.
+/// All that a successful answer may be: a pull request, an issue, comments, a file, a tree, a blob, a repository.
 pub fn answer(body: &[u8]) -> Option<PullRef> {
     crate::issues::fuzzing::issue(body);
     crate::issues::fuzzing::comments(body, "mainloop[bot]");
     crate::client::fuzzing::answer(body, 4096);
     crate::reviews::fuzzing::reviews(body);
+    crate::objects::answer(body);
     crate::pulls::fuzzing::pull(body)
 }
 
@@ -32,7 +33,13 @@ pub fn error(status: u16, headers: &[(&'static str, &[u8])], body: &[u8]) -> Opt
             map.insert(HeaderName::from_static(name), value);
         }
     }
-    Some(Error::from_reply("ask", status, &map, body))
+    Some(Error::from_reply(
+        "ask",
+        "/repos/o/r/issues/1",
+        status,
+        &map,
+        body,
+    ))
 }
 
 /// Text on its way to a model.

@@ -8,7 +8,7 @@
 pub(crate) mod fuzzing;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use http::Method;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
@@ -94,6 +94,19 @@ pub struct IssueRef {
     pub node_id: String,
     /// Open; a person may have closed it.
     pub open: bool,
+    /// Somebody else changed its text, as it was found.
+    pub edited: bool,
+}
+
+/// An issue or pull request as it stands, without its comments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssueNow {
+    /// Open, not closed.
+    pub open: bool,
+    /// Title.
+    pub title: String,
+    /// Body as it is stored, hidden text and all: nothing to show or to hand on.
+    pub body: String,
 }
 
 /// A comment of ours.
@@ -103,6 +116,8 @@ pub struct CommentRef {
     pub id: u64,
     /// Where people read it.
     pub url: String,
+    /// Somebody else changed its text, as it was found.
+    pub edited: bool,
 }
 
 impl Client {
@@ -129,6 +144,27 @@ impl Client {
             Err(error) if error.class() == Class::NotFound => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Reads issue or pull request `number` unless it is still what `etag` stands for; also the tag for the next time.
+    pub async fn issue_if_changed(
+        &self,
+        number: u64,
+        etag: Option<&str>,
+    ) -> Result<Option<(IssueNow, Option<String>)>> {
+        let operation = format!("read issue #{number} of {}", self.repo);
+        let path = self.path(&format!("/issues/{number}"));
+        let reply = self.transport.get_reply(&operation, &path, etag).await?;
+        if reply.status == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let raw: RawIssue = reply.json(&operation)?;
+        let now = IssueNow {
+            open: raw.state == "open",
+            title: raw.title,
+            body: raw.body.unwrap_or_default(),
+        };
+        Ok(Some((now, reply.header("etag").map(str::to_owned))))
     }
 
     /// Reads issue or pull request `number` with its newest comments.
@@ -166,37 +202,27 @@ impl Client {
 
     /// The one issue with `marker` that we wrote: made where there is none, else updated in
     /// place where its text differs. `title` and `body` are ready for GitHub (see [`crate::text`]);
-    /// the marker is added here. An issue that a person closed stays closed.
+    /// the marker is added here. An issue that a person closed stays closed, and what people wrote
+    /// around our text, or as its title, stays as well.
     pub async fn ensure_planning_issue(
         &self,
         marker: &Marker,
         title: &str,
         body: &str,
     ) -> Result<IssueRef> {
-        let body = marker.attach(body);
         let operation = format!("write planning issue in {}", self.repo);
         let mut pauses = pauses();
         loop {
             if let Some(found) = self.find_issue(marker).await? {
-                if found.title == title && same_text(found.body.as_deref(), &body) {
-                    return Ok(found.into_ref());
-                }
-                let path = self.path(&format!("/issues/{}", found.number));
-                let change = json!({ "title": title, "body": body });
-                let operation = format!("update issue #{} of {}", found.number, self.repo);
-                let updated: RawIssue = self
-                    .transport
-                    .send(&operation, Method::PATCH, &path, &change)
-                    .await?;
-                return Ok(updated.into_ref());
+                return self.write_issue(found, marker, body).await;
             }
-            let new = json!({ "title": title, "body": body });
+            let new = json!({ "title": title, "body": marker.enclose(body, None) });
             let sent: Result<RawIssue> = self
                 .transport
                 .send(&operation, Method::POST, &self.path("/issues"), &new)
                 .await;
             match sent {
-                Ok(made) => return Ok(made.into_ref()),
+                Ok(made) => return Ok(made.into_ref(marker)),
                 // It may have been made: look before sending again.
                 Err(error) if error.is_unavailable() => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -207,6 +233,38 @@ impl Client {
         }
     }
 
+    /// As [`Self::ensure_planning_issue`], for an issue of ours that is known by its number. One that is no longer there
+    /// is an error ([`crate::Error::is_gone`]), and one whose marker somebody took away is left as it is.
+    pub async fn update_planning_issue(
+        &self,
+        number: u64,
+        marker: &Marker,
+        body: &str,
+    ) -> Result<IssueRef> {
+        let operation = format!("read issue #{number} of {}", self.repo);
+        let path = self.path(&format!("/issues/{number}"));
+        let found: RawIssue = self.transport.get(&operation, &path).await?;
+        if marker.is_in(found.body.as_deref().unwrap_or("")) {
+            self.write_issue(found, marker, body).await
+        } else {
+            Ok(found.into_ref(marker))
+        }
+    }
+
+    async fn write_issue(&self, found: RawIssue, marker: &Marker, body: &str) -> Result<IssueRef> {
+        let stored = found.body.as_deref().unwrap_or("");
+        let body = marker.enclose(body, Some(stored));
+        if !same_text(Some(stored), &body) {
+            let path = self.path(&format!("/issues/{}", found.number));
+            let operation = format!("update issue #{} of {}", found.number, self.repo);
+            let change = json!({ "body": body });
+            self.transport
+                .send::<RawIssue>(&operation, Method::PATCH, &path, &change)
+                .await?;
+        }
+        Ok(found.into_ref(marker))
+    }
+
     /// The one comment with `marker` on issue or pull request `number` that we wrote: made, or
     /// updated in place where its text differs.
     pub async fn ensure_comment(
@@ -215,29 +273,29 @@ impl Client {
         marker: &Marker,
         body: &str,
     ) -> Result<CommentRef> {
-        let body = marker.attach(body);
         let operation = format!("comment on #{number} of {}", self.repo);
         let mut pauses = pauses();
         loop {
             if let Some(found) = self.find_comment(number, marker).await? {
-                if same_text(found.body.as_deref(), &body) {
-                    return Ok(found.into_ref());
+                let stored = found.body.as_deref().unwrap_or("");
+                let body = marker.enclose(body, Some(stored));
+                if !same_text(Some(stored), &body) {
+                    let path = self.path(&format!("/issues/comments/{}", found.id));
+                    let change = json!({ "body": body });
+                    self.transport
+                        .send::<RawComment>(&operation, Method::PATCH, &path, &change)
+                        .await?;
                 }
-                let path = self.path(&format!("/issues/comments/{}", found.id));
-                let change = json!({ "body": body });
-                let updated: RawComment = self
-                    .transport
-                    .send(&operation, Method::PATCH, &path, &change)
-                    .await?;
-                return Ok(updated.into_ref());
+                return Ok(found.into_ref(marker));
             }
             let path = self.path(&format!("/issues/{number}/comments"));
+            let body = marker.enclose(body, None);
             let sent: Result<RawComment> = self
                 .transport
                 .send(&operation, Method::POST, &path, &json!({ "body": body }))
                 .await;
             match sent {
-                Ok(made) => return Ok(made.into_ref()),
+                Ok(made) => return Ok(made.into_ref(marker)),
                 Err(error) if error.is_unavailable() => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
@@ -245,6 +303,23 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Our issue with `marker`; `None` where there is none.
+    pub async fn planning_issue(&self, marker: &Marker) -> Result<Option<IssueRef>> {
+        let found = self.find_issue(marker).await?;
+        Ok(found.map(|issue| issue.into_ref(marker)))
+    }
+
+    /// Closes an issue as not planned.
+    pub async fn close_issue(&self, number: u64) -> Result<()> {
+        let operation = format!("close issue #{number} of {}", self.repo);
+        let path = self.path(&format!("/issues/{number}"));
+        let change = json!({ "state": "closed", "state_reason": "not_planned" });
+        self.transport
+            .send::<serde_json::Value>(&operation, Method::PATCH, &path, &change)
+            .await
+            .map(drop)
     }
 
     /// By listing, since GitHub's search lags behind. The oldest wins where there are several,
@@ -328,8 +403,9 @@ struct RawIssue {
 }
 
 impl RawIssue {
-    fn into_ref(self) -> IssueRef {
+    fn into_ref(self, marker: &Marker) -> IssueRef {
         IssueRef {
+            edited: marker.is_edited(self.body.as_deref().unwrap_or("")),
             number: self.number,
             url: self.html_url,
             node_id: self.node_id,
@@ -363,8 +439,9 @@ impl RawComment {
         }
     }
 
-    fn into_ref(self) -> CommentRef {
+    fn into_ref(self, marker: &Marker) -> CommentRef {
         CommentRef {
+            edited: marker.is_edited(self.body.as_deref().unwrap_or("")),
             id: self.id,
             url: self.html_url,
         }

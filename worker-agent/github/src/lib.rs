@@ -8,7 +8,7 @@
 //! without looking for what it created, hand a token to another host, let text of a model or a
 //! stranger act on GitHub (see [`text`]), or take a check that it cannot read for a green one.
 //! When GitHub fails, calls end with an [`Error`] whose [`Class`] says who has to act; nothing
-//! here waits for a rate limit to end.
+//! here waits for a rate limit to end, and nothing is sent that a limit is known to refuse.
 
 #[cfg(feature = "app")]
 mod app;
@@ -21,23 +21,29 @@ pub mod fuzzing;
 mod issues;
 mod logs;
 mod marker;
+mod objects;
 mod pulls;
+mod quota;
 mod reviews;
 mod signature;
 pub mod text;
 mod transport;
 mod verdict;
+mod workflows;
 
 #[cfg(feature = "app")]
 pub use app::{About, Access, App, AppKey, InstallationToken};
 pub use checks::{Check, CheckTags, Checks, Conclusion, State};
-pub use client::{Client, Identity, Repo, Repository};
-pub use error::{Class, Error, Result};
-pub use issues::{Comment, CommentRef, IssueRef, IssueThread};
+pub use client::{Client, Identity, Options, Repo, Repository};
+pub use error::{Class, Error, Result, Thing};
+pub use issues::{Comment, CommentRef, IssueNow, IssueRef, IssueThread};
 pub use logs::trim as trim_log;
 pub use marker::{Kind as MarkerKind, Marker};
+pub use objects::TreeEntry;
 pub use pulls::{Conditional, NewPull, PullRef, PullState, Size, drafts_unsupported};
+pub use quota::Quota;
 pub use reviews::{ReviewTags, ReviewThread};
 pub use signature::{Failure, signature};
 pub use text::neutralise;
+pub use transport::Timeouts;
 pub use verdict::{FailedCheck, Verdict, verdict};

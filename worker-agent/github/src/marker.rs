@@ -28,6 +28,10 @@ pub enum Kind {
     Review(u64),
     /// The answer to the review comment with this id, in its thread.
     Reply(u64),
+    /// Why an issue or a pull request was closed.
+    Closed,
+    /// Answers that policy assumed, since nobody gave one.
+    Assumed,
 }
 
 impl Kind {
@@ -40,6 +44,8 @@ impl Kind {
             Kind::Blocked => "blocked".into(),
             Kind::Review(id) => format!("review-{id}").into(),
             Kind::Reply(id) => format!("reply-{id}").into(),
+            Kind::Closed => "closed".into(),
+            Kind::Assumed => "assumed".into(),
         }
     }
 }
@@ -74,6 +80,60 @@ impl Marker {
         format!("{}\n\n{self}\n", body.trim_end())
     }
 
+    /// `body` as a section of ours: a line that begins it, with a digest by which an edit shows, and this marker's.
+    /// What people wrote around the section in `stored` stays.
+    pub(crate) fn enclose(&self, body: &str, stored: Option<&str>) -> String {
+        let stored = stored.map(|text| text.replace("\r\n", "\n"));
+        let (before, after) = stored
+            .as_deref()
+            .and_then(|text| self.section(text))
+            .map_or(("", ""), |section| (section.before, section.after));
+        let around = before.chars().count() + after.chars().count();
+        let limit = crate::text::BODY_LIMIT.saturating_sub(around);
+        let body = crate::text::bound(body, limit);
+        let body = body.trim();
+        format!(
+            "{before}{} hash={:016x} -->\n{body}\n\n{self}\n{after}",
+            self.begin(),
+            digest(body)
+        )
+    }
+
+    /// Whether somebody else changed `stored`, which we wrote: our section, or what is around it.
+    pub fn is_edited(&self, stored: &str) -> bool {
+        let stored = stored.replace("\r\n", "\n");
+        self.section(&stored).is_none_or(|section| {
+            let own = format!("hash={:016x} -->", digest(section.body.trim()));
+            section.head != own
+                || !section.before.trim().is_empty()
+                || !section.after.trim().is_empty()
+        })
+    }
+
+    fn section<'a>(&self, text: &'a str) -> Option<Section<'a>> {
+        let begin = self.begin();
+        let start = text.find(&begin).filter(|at| starts_line(text, *at))?;
+        let (head, rest) = text[start + begin.len()..].split_once('\n')?;
+        let end = rest
+            .rfind(&self.to_string())
+            .filter(|at| starts_line(rest, *at))?;
+        let after = &rest[end..];
+        Some(Section {
+            before: &text[..start],
+            head: head.trim(),
+            body: &rest[..end],
+            after: after.split_once('\n').map_or("", |(_, after)| after),
+        })
+    }
+
+    fn begin(&self) -> String {
+        format!(
+            "<!-- mainloop:begin={} kind={}",
+            self.task,
+            self.kind.name()
+        )
+    }
+
     /// Nothing with this marker is older than this: a UUIDv7 begins with its time.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         let hex: String = self.task.chars().filter(|c| *c != '-').collect();
@@ -86,6 +146,26 @@ impl Marker {
             .checked_sub(SKEW)
             .ok()
     }
+}
+
+/// What is ours of a body, and what is around it.
+struct Section<'a> {
+    before: &'a str,
+    /// The end of the line that begins it.
+    head: &'a str,
+    body: &'a str,
+    after: &'a str,
+}
+
+fn starts_line(text: &str, at: usize) -> bool {
+    at == 0 || text.as_bytes()[at - 1] == b'\n'
+}
+
+/// FNV-1a: the same in each version of this program. It tells an edit, and protects nothing.
+fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl fmt::Display for Marker {
@@ -120,6 +200,30 @@ mod tests {
         assert!(!marker.is_in(&format!("see {marker}")));
         assert!(!Marker::new("0192f0c1", Kind::Pull).is_in(&body));
         assert!(!Marker::new("0192f0c", Kind::Plan).is_in(&body));
+    }
+
+    #[test]
+    fn what_people_write_around_our_section_stays_and_an_edit_shows() {
+        let marker = Marker::new("0192f0c1", Kind::Plan);
+        let first = marker.enclose("the plan", None);
+        assert!(marker.is_in(&first) && !marker.is_edited(&first), "{first}");
+        assert!(!marker.is_edited(&first.replace('\n', "\r\n")));
+        let inside = first.replace("the plan", "another plan");
+        assert!(marker.is_edited(&inside));
+        assert_eq!(marker.enclose("the plan", Some(&inside)), first);
+        let around = format!("Before.\n\n{first}\nAfter.\n");
+        assert!(marker.is_edited(&around));
+        let next = marker.enclose("the next plan", Some(&around.replace('\n', "\r\n")));
+        assert!(
+            next.starts_with("Before.\n\n<!-- mainloop:begin=")
+                && next.ends_with("-->\n\nAfter.\n")
+                && next.contains("\nthe next plan\n")
+                && !next.contains("the plan\n"),
+            "{next}"
+        );
+        let unmarked = "all is other";
+        assert!(marker.is_edited(unmarked));
+        assert_eq!(marker.enclose("the plan", Some(unmarked)), first);
     }
 
     #[test]

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::{Client, User, login};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::issues::{pauses, same_text};
 use crate::marker::Marker;
-use crate::transport::escape;
+use crate::transport::{escape, escape_path};
 
 /// Pull requests of one branch are few; this bounds the look for ours.
 const SEARCH_PAGES: usize = 3;
@@ -40,6 +40,8 @@ pub struct PullRef {
     pub state: PullState,
     /// Title.
     pub title: String,
+    /// Body as it is stored, hidden text and all: nothing to show or to hand on.
+    pub body: String,
     /// Who opened it.
     pub author: String,
     /// Whether it merges cleanly; `None` while GitHub still computes it.
@@ -299,6 +301,41 @@ impl Client {
         Ok(raw.into_pull())
     }
 
+    /// Our open pull requests of a branch of this repository.
+    pub async fn open_pulls(&self, head: &str) -> Result<Vec<PullRef>> {
+        let operation = format!("list the pull requests of {head} in {}", self.repo);
+        let path = self.path(&format!(
+            "/pulls?state=open&head={}",
+            escape(&format!("{}:{head}", self.repo.owner)),
+        ));
+        let list = self
+            .transport
+            .pages::<RawPull>(&operation, &path, None, SEARCH_PAGES)
+            .await?;
+        let us = self.identity().await?.login;
+        // An API that does not know the filter would hand over other people's work.
+        let ours = list.items.into_iter().filter(|raw| {
+            raw.head.reference == head
+                && raw.state == "open"
+                && raw
+                    .user
+                    .as_ref()
+                    .is_some_and(|user| user.login.eq_ignore_ascii_case(&us))
+        });
+        Ok(ours.map(RawPull::into_pull).collect())
+    }
+
+    /// Deletes a branch; none of that name is as good.
+    pub async fn delete_branch(&self, branch: &str) -> Result<()> {
+        let operation = format!("delete branch {branch} of {}", self.repo);
+        let path = self.path(&format!("/git/refs/heads/{}", escape_path(branch)));
+        match self.transport.delete(&operation, &path).await {
+            // GitHub answers 422 where the reference does not exist.
+            Err(error) if matches!(error.class(), Class::NotFound | Class::Validation) => Ok(()),
+            other => other,
+        }
+    }
+
     fn pull_path(&self, number: u64) -> String {
         self.path(&format!("/pulls/{number}"))
     }
@@ -353,6 +390,7 @@ impl RawPull {
             base: self.base.reference,
             state,
             title: self.title,
+            body: self.body.unwrap_or_default(),
             author: login(self.user),
             mergeable: self.mergeable,
             size: self

@@ -166,14 +166,14 @@ impl Client {
                 comment.root() == root && comment.is_by(&us) && comment.has(marker)
             });
             if let Some(found) = found {
-                return Ok(Some(found.into_ref()));
+                return Ok(Some(found.into_ref(marker)));
             }
             let sent: Result<RawComment> = self
                 .transport
                 .send(&operation, Method::POST, &path, &json!({ "body": body }))
                 .await;
             match sent {
-                Ok(made) => return Ok(Some(made.into_ref())),
+                Ok(made) => return Ok(Some(made.into_ref(marker))),
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) if error.is_unavailable() => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -381,9 +381,10 @@ impl RawComment {
         marker.is_in(self.body.as_deref().unwrap_or_default())
     }
 
-    fn into_ref(self) -> CommentRef {
+    fn into_ref(self, marker: &Marker) -> CommentRef {
         CommentRef {
             id: self.id,
+            edited: marker.is_edited(self.body.as_deref().unwrap_or("")),
             url: self.html_url,
         }
     }

@@ -9,7 +9,7 @@ mod neutralise;
 
 use std::fmt::Write as _;
 
-pub use neutralise::{neutralise, neutralise_line, visible};
+pub use neutralise::{commit_effect, neutralise, neutralise_line, visible};
 
 use crate::verdict::{FailedCheck, Verdict};
 
@@ -102,6 +102,8 @@ pub struct Ready<'a> {
     pub sha: &'a str,
     /// What its checks say. Not green only where a person or policy took it so.
     pub verdict: &'a Verdict,
+    /// What the token cannot read of the checks: they are green as far as it sees.
+    pub limited: &'a [String],
     /// Fixes that CI took.
     pub fixes: u32,
     /// What the task cost so far, in US dollars, where it is known.
@@ -210,8 +212,15 @@ pub fn ready_comment(ready: &Ready<'_>) -> String {
         Verdict::Passed { succeeded, .. } => checks(*succeeded, "passed"),
         Verdict::Failed { checks } => self::checks(checks.len(), "failed"),
     };
+    let limited = match ready.limited {
+        [] => String::new(),
+        limited => format!(
+            " as far as they can be read ({})",
+            neutralise_line(&limited.join("; "))
+        ),
+    };
     format!(
-        "Ready for review.\n\n{}\n\n---\n\n`{}`: {green}{}{cost}. mainloop task `{}`.",
+        "Ready for review.\n\n{}\n\n---\n\n`{}`: {green}{limited}{}{cost}. mainloop task `{}`.",
         field(ready.summary),
         short_sha(ready.sha),
         after(ready.fixes),
@@ -239,6 +248,27 @@ pub fn blocked_comment(why: &str, task: &str) -> String {
         field(why),
         id(task)
     )
+}
+
+/// The comment that says why something is closed: `what` became of its task, such as `cancelled`.
+pub fn closed_comment(what: &str, task: &str) -> String {
+    format!("Closed: mainloop task `{}` was {}.", id(task), field(what))
+}
+
+/// The comment that marks answers which nobody gave: pairs of a question and what was assumed.
+pub fn assumed_comment<'a>(
+    assumed: impl IntoIterator<Item = (&'a str, &'a str)>,
+    task: &str,
+) -> String {
+    let mut out =
+        "**Assumed.** Nobody answered these questions in time, and policy went on with what was \
+                   recommended:\n"
+            .to_owned();
+    for (question, answer) in assumed {
+        let _ = write!(out, "\n{}\n\nAssumed: {}\n", quote(question), field(answer));
+    }
+    let _ = write!(out, "\nmainloop task `{}`.", id(task));
+    out
 }
 
 /// A field that somebody else wrote.
@@ -438,6 +468,7 @@ mod tests {
                 succeeded: 2,
                 skipped: 0,
             },
+            limited: &[],
             fixes: 1,
             cost: Some(0.426),
             task: "k3f9",
@@ -451,6 +482,14 @@ mod tests {
 
         `0123456789ab`: 2 checks passed after 1 fix, cost $0.43. mainloop task `k3f9`.
         ");
+        let limited = ["the token cannot read check runs".to_owned()];
+        let partly = Ready {
+            limited: &limited,
+            ..ready
+        };
+        assert!(ready_comment(&partly).contains(
+            "2 checks passed as far as they can be read (the token cannot read check runs) after"
+        ));
         for (verdict, said) in [
             (Verdict::Absent, "no checks are configured"),
             (

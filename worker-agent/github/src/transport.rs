@@ -20,6 +20,7 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use octocrab::Octocrab;
 use octocrab::service::middleware::retry::RetryConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -28,13 +29,31 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::error::{Class, Error, Result};
+use crate::client::Options;
+use crate::error::{Class, Error, Result, Thing};
+use crate::quota::Quota;
 
-/// From the first byte sent to the last byte read. GitHub itself gives up after ten seconds.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Logs come from a blob store and may be large.
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(2);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long is waited for GitHub. A host that accepts and says nothing, or that stops in the middle, is given up then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection is there.
+    pub connect: Duration,
+    /// From the first byte sent to the last byte read. GitHub itself gives up after ten seconds.
+    pub request: Duration,
+    /// The same for logs, which come from a blob store and may be large.
+    pub download: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            request: Duration::from_secs(30),
+            download: Duration::from_mins(2),
+        }
+    }
+}
+
 /// A page of a hundred issues with bodies of 64 KiB is the largest answer that we ask for.
 const BODY_LIMIT: usize = 16 << 20;
 /// A download stops here, whatever the other side sends.
@@ -42,6 +61,9 @@ const DOWNLOAD_LIMIT: usize = 256 << 20;
 /// Repeats of a read after its first failure.
 const READ_RETRIES: usize = 3;
 pub(crate) const PER_PAGE: usize = 100;
+/// GitHub's names of the limits that requests count against.
+const CORE: &str = "core";
+const GRAPHQL: &str = "graphql";
 
 /// One API, one token at a time. Cheap to clone; clones share the token.
 #[derive(Clone)]
@@ -54,6 +76,8 @@ struct Inner {
     rest: String,
     /// Path of the GraphQL endpoint, which is not below `rest` on an Enterprise server.
     graphql: String,
+    quota: Quota,
+    timeouts: Timeouts,
 }
 
 /// A successful or "not modified" answer.
@@ -85,7 +109,8 @@ pub(crate) struct Pages<T> {
 
 impl Transport {
     /// Must be called inside a Tokio runtime (octocrab keeps a task for its queue).
-    pub(crate) fn new(api_base: &Url, token: &SecretString) -> Result<Self> {
+    pub(crate) fn new(api_base: &Url, token: &SecretString, options: Options) -> Result<Self> {
+        let Options { quota, timeouts } = options;
         let config = |text: &str| Error::Config(text.to_owned());
         if !matches!(api_base.scheme(), "http" | "https") {
             return Err(Error::Config(format!(
@@ -105,20 +130,38 @@ impl Transport {
             Some(api) => format!("{api}/graphql"),
             None => format!("{rest}/graphql"),
         };
-        let crab = RwLock::new(crab(&origin, token)?);
+        let crab = RwLock::new(crab(&origin, token, timeouts.connect)?);
         Ok(Self(Arc::new(Inner {
             origin,
             crab,
             rest,
             graphql,
+            quota,
+            timeouts,
         })))
     }
 
     /// Requests go with this token from now on; those on their way keep the old one.
     pub(crate) fn renew(&self, token: &SecretString) -> Result<()> {
-        let new = crab(&self.0.origin, token)?;
+        let new = crab(&self.0.origin, token, self.0.timeouts.connect)?;
+        self.0.quota.forget();
         *self.0.crab.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
+    }
+
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.0.quota
+    }
+
+    /// Whether a request may be sent.
+    fn admit(&self, operation: &str, resource: &str) -> Result<()> {
+        match self.0.quota.closed(resource, Timestamp::now()) {
+            Some(until) => Err(Error::Limited {
+                operation: operation.to_owned(),
+                until,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn crab(&self) -> Octocrab {
@@ -222,7 +265,6 @@ impl Transport {
     }
 
     /// Deletes, once.
-    #[cfg(feature = "app")]
     pub(crate) async fn delete(&self, operation: &str, path: &str) -> Result<()> {
         let path = format!("{}{path}", self.0.rest);
         self.once(operation, Method::DELETE, &path, None, None)
@@ -243,7 +285,12 @@ impl Transport {
             .await?;
         let answer: GraphqlAnswer = reply.json(operation)?;
         if let Some(first) = answer.errors.first() {
-            return Err(first.to_error(operation));
+            let error = first.to_error(operation);
+            return Err(match error.class() {
+                // The answer's headers said when it ends.
+                Class::RateLimited { .. } => self.admit(operation, GRAPHQL).err().unwrap_or(error),
+                _ => error,
+            });
         }
         serde_json::from_value(answer.data).map_err(|source| Error::Malformed {
             operation: operation.to_owned(),
@@ -267,7 +314,8 @@ impl Transport {
     }
 
     async fn tail_once(&self, operation: &str, path: &str, keep: usize) -> Result<(Vec<u8>, bool)> {
-        within(operation, DOWNLOAD_TIMEOUT, async {
+        self.admit(operation, CORE)?;
+        within(operation, self.0.timeouts.download, async {
             let response = self.crab()._get(path).await.map_err(transport(operation))?;
             let (parts, mut body) = response.into_parts();
             let (mut tail, mut read) = (BytesMut::new(), 0usize);
@@ -289,6 +337,7 @@ impl Transport {
             if !parts.status.is_success() {
                 return Err(Error::from_reply(
                     operation,
+                    path,
                     parts.status,
                     &parts.headers,
                     &tail,
@@ -309,7 +358,13 @@ impl Transport {
         etag: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Reply> {
-        within(operation, REQUEST_TIMEOUT, async {
+        let resource = if path == self.0.graphql {
+            GRAPHQL
+        } else {
+            CORE
+        };
+        self.admit(operation, resource)?;
+        within(operation, self.0.timeouts.request, async {
             let mut request = http::Request::builder()
                 .method(method)
                 .uri(path)
@@ -323,6 +378,9 @@ impl Transport {
                 .map_err(transport(operation))?;
             let response = crab.execute(request).await.map_err(transport(operation))?;
             let (parts, mut stream) = response.into_parts();
+            self.0
+                .quota
+                .heard(resource, &parts.headers, Timestamp::now());
             let mut bytes = BytesMut::new();
             while let Some(frame) = stream.frame().await {
                 let frame = frame.map_err(transport(operation))?;
@@ -337,12 +395,15 @@ impl Transport {
                 }
             }
             if !parts.status.is_success() && parts.status != StatusCode::NOT_MODIFIED {
-                return Err(Error::from_reply(
-                    operation,
-                    parts.status,
-                    &parts.headers,
-                    &bytes,
-                ));
+                let error =
+                    Error::from_reply(operation, path, parts.status, &parts.headers, &bytes);
+                // A primary limit closes its own resource, as its headers said.
+                if let Class::RateLimited { until: Some(until) } = error.class()
+                    && self.admit(operation, resource).is_ok()
+                {
+                    self.0.quota.close(until);
+                }
+                return Err(error);
             }
             Ok(Reply {
                 status: parts.status,
@@ -355,7 +416,7 @@ impl Transport {
 }
 
 /// A connection to `origin` with this token.
-fn crab(origin: &str, token: &SecretString) -> Result<Octocrab> {
+fn crab(origin: &str, token: &SecretString, connect: Duration) -> Result<Octocrab> {
     // octocrab would panic on a token that is no header value.
     let secret = token.expose_secret().trim();
     if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
@@ -371,7 +432,7 @@ fn crab(origin: &str, token: &SecretString) -> Result<Octocrab> {
         .personal_token(secret.to_owned())
         // The default re-sends a POST at once after a 5xx: three issues instead of one.
         .add_retry_config(RetryConfig::None)
-        .set_connect_timeout(Some(CONNECT_TIMEOUT))
+        .set_connect_timeout(Some(connect))
         .build()
         .map_err(|error| Error::Config(format!("cannot build the HTTP client: {error}")))
 }
@@ -458,6 +519,7 @@ impl GraphqlError {
             message: self.message.chars().take(600).collect(),
             documentation_url: None,
             class,
+            thing: Thing::Other,
         }
     }
 }

@@ -71,7 +71,7 @@ pub fn verdict(checks: &Checks) -> Verdict {
     let (mut succeeded, mut skipped) = (0, 0);
     for check in &checks.items {
         match &check.state {
-            State::Queued | State::Running => running.push(check.name.clone()),
+            State::Queued | State::Held | State::Running => running.push(check.name.clone()),
             State::Done(Conclusion::Success) => succeeded += 1,
             State::Done(Conclusion::Neutral | Conclusion::Skipped) => skipped += 1,
             State::Done(conclusion) => failed.push(failure(check, conclusion)),
@@ -146,6 +146,7 @@ mod tests {
             (done(C::Stale), "failed", "failed"),
             (done(C::Other("new_word".into())), "failed", "failed"),
             (State::Queued, "pending", "pending"),
+            (State::Held, "pending", "pending"),
             (State::Running, "pending", "pending"),
         ];
         for (state, alone, beside) in table {

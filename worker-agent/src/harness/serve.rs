@@ -58,6 +58,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|error| start("become a subreaper")(error.into()))?;
 
+    if let Some(most) = options.processes {
+        // Set in here, it counts what is in here.
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NPROC, most, most)
+            .map_err(|error| start("bound the processes")(error.into()))?;
+    }
+
     // What runs here has the same uid; it must not reach into this process, whose channel is not for it.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|error| start("close its memory")(error.into()))?;

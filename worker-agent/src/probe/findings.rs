@@ -15,7 +15,7 @@ pub(super) fn no_bubblewrap() -> Check {
 }
 
 /// bubblewrap runs and gives up.
-pub(super) fn namespaces(said: &str) -> Check {
+pub(crate) fn namespaces(said: &str) -> Check {
     let kernel = Kernel::read(Path::new("/proc/sys"));
     let contained = ["/.dockerenv", "/run/.containerenv"]
         .iter()

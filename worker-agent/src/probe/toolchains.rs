@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::sidecar::sandbox::{Ids, Mount, Toolchains};
 
 /// The configuration for what is there and not mounted yet, as the `[toolchains]` table; empty where nothing is.
-pub(super) fn propose(present: &Toolchains) -> String {
+pub(crate) fn propose(present: &Toolchains) -> String {
     let home = nix::unistd::User::from_uid(nix::unistd::geteuid())
         .ok()
         .flatten();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 
-use super::sandbox::Toolchains;
+use super::sandbox::{Limits, Toolchains};
 
 /// Longest token that is read.
 const MAX_TOKEN: u64 = 4096;
@@ -33,6 +33,9 @@ pub struct Config {
     /// Toolchains that the harness may read, from the user's own configuration.
     #[serde(rename = "mounts")]
     pub toolchains: Toolchains,
+    /// What the harness may take of the machine, from the user's own configuration.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// Why a sidecar does not know what it is for.

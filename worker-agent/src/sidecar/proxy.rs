@@ -31,8 +31,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 pub use event::{Event, Events};
-pub use git::PushGate;
+pub use git::{HeldChange, PushGate, Refusal, Screen};
 pub use model::{Credential, Meter, Usage};
+pub use upstream::Timeouts;
 
 use self::body::Body;
 use self::forward::{Forward, Never};
@@ -67,6 +68,8 @@ pub struct Options {
     pub git: git::Options,
     /// The forward proxy.
     pub forward: forward::Options,
+    /// How long the model's host and the code host are waited for.
+    pub timeouts: Timeouts,
 }
 
 /// Why the proxies did not start.
@@ -135,15 +138,22 @@ impl Proxy {
             })?;
         let (sink, events) = event::channel();
         let tasks = Tasks::default();
-        let upstream = Arc::new(Upstream::default());
+        let timeouts = options.timeouts;
+        let upstream = Arc::new(Upstream::new(timeouts));
         let routes = Arc::new(Routes {
             model: Model::new(
                 options.model,
                 model_base,
-                Arc::clone(&upstream),
+                (Arc::clone(&upstream), timeouts.model),
                 sink.clone(),
             ),
-            git: Git::new(options.git, git_base, upstream, tasks.clone(), sink.clone()),
+            git: Git::new(
+                options.git,
+                git_base,
+                (upstream, timeouts.git),
+                tasks.clone(),
+                sink.clone(),
+            ),
             forward: Forward::new(options.forward, never, tasks.clone(), sink),
         });
         tasks.spawn(accept(listener, Arc::clone(&routes), tasks.clone()));
@@ -160,6 +170,11 @@ impl Proxy {
     /// Whether pushes may pass; closed at first.
     pub fn gate(&self) -> PushGate {
         self.routes.git.gate()
+    }
+
+    /// What looks at pushes, where something does.
+    pub fn screen(&self) -> Option<Screen> {
+        self.routes.git.screen()
     }
 
     /// The spending of the attempt.

@@ -11,6 +11,7 @@
 
 mod bubblewrap;
 mod host;
+mod limits;
 mod mounts;
 mod reach;
 mod running;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 pub(crate) use bubblewrap::CLAUDE;
 pub use bubblewrap::HARNESS_PORT;
 pub use host::HostError;
+pub(crate) use limits::size;
+pub use limits::{Enter, EnterError, Held, Limits, Strain, enter};
 pub(crate) use mounts::check_variables;
 pub use mounts::{Mount, MountError, Toolchains};
 pub use reach::Unreachable;
@@ -50,6 +53,10 @@ pub struct Sandbox {
     pub toolchains: Toolchains,
     /// Who the harness is on the host. `None`: who the sidecar is, which must not be root.
     pub ids: Option<Ids>,
+    /// Names the worker among those of this host, in its control groups.
+    pub name: String,
+    /// What it may take of the machine.
+    pub limits: Limits,
 }
 
 /// Whether the harness is walled in.
@@ -113,6 +120,11 @@ impl Sandbox {
             Isolation::Bubblewrap { .. } => bubblewrap::CLAUDE.to_owned(),
             Isolation::None => claude.to_string_lossy().into_owned(),
         })
+    }
+
+    /// The control groups that the worker may have, one in a line: whoever finds the sidecar gone removes them.
+    pub(crate) fn groups(&self) -> PathBuf {
+        self.run.join("cgroups")
     }
 
     pub(crate) fn sockets(&self) -> PathBuf {

@@ -9,10 +9,12 @@ mod review;
 mod work;
 
 use jiff::Timestamp;
-use mainloop_github::{Class, MarkerKind, NewPull, PullRef, PullState, drafts_unsupported, text};
+use mainloop_github::{
+    Class, IssueThread, MarkerKind, NewPull, PullRef, PullState, drafts_unsupported, text,
+};
 use mainloop_proto::v1::{
-    Assignment, BranchPushed, FailureReason, Link, PullRequestClosed, PullRequestOpened,
-    assignment::Work, milestone::Fact,
+    Assignment, BranchPushed, FailureReason, IssueChange, Link, PullRequestClosed,
+    PullRequestOpened, assignment::Work, milestone::Fact,
 };
 
 use super::{claude::prompts, worker::Worker};
@@ -68,6 +70,20 @@ impl From<mainloop_github::Error> for Failure {
 
 /// Does what the plane assigned. Returns when its result is durable.
 pub(crate) async fn perform(worker: &mut Worker, assignment: &Assignment) -> Result<(), Failure> {
+    let done = assigned(worker, assignment).await;
+    match done {
+        // Of a repository that is gone, everything is.
+        Err(failure) if failure.reason == FailureReason::PullGone => {
+            Err(match worker.github.repository().await {
+                Err(error) if error.class() == Class::NotFound => error.into(),
+                _ => failure,
+            })
+        }
+        other => other,
+    }
+}
+
+async fn assigned(worker: &mut Worker, assignment: &Assignment) -> Result<(), Failure> {
     let version = assignment.phase_version;
     match &assignment.work {
         Some(Work::Plan(plan)) => plan::plan(worker, version, plan).await,
@@ -82,15 +98,13 @@ pub(crate) async fn perform(worker: &mut Worker, assignment: &Assignment) -> Res
 }
 
 impl Worker {
-    /// The task as prompts tell it.
-    async fn prompt_task(&mut self) -> Result<prompts::Task, Failure> {
+    /// The task as prompts tell it; `planned` where a plan says what to do.
+    async fn prompt_task(&mut self, version: i64, planned: bool) -> Result<prompts::Task, Failure> {
         let base = self.base().await?;
         let repository = self.task.repository.clone().unwrap_or_default();
         let mut references = Vec::new();
-        if let Ok(number) = u64::try_from(self.task.issue_number)
-            && number > 0
-        {
-            let thread = self.github.issue(number).await?;
+        if let Some(thread) = self.named_issue(version, planned).await? {
+            let number = thread.number;
             let kind = if thread.is_pull {
                 "pull request"
             } else {
@@ -115,6 +129,7 @@ impl Worker {
             },
             repository: format!("{}/{}", repository.owner, repository.name),
             base_branch: base.branch,
+            notes: base.notes,
             references,
             answers: self
                 .words
@@ -122,6 +137,7 @@ impl Worker {
                 .map(|word| prompts::Answered {
                     question: word.question.clone(),
                     answer: word.text.clone(),
+                    assumed: word.assumed,
                 })
                 .collect(),
         })
@@ -146,6 +162,58 @@ impl Worker {
             .pull_number()
             .ok_or_else(|| Failure::new(FailureReason::Internal, "the task has no pull request"))?;
         Ok(self.github.pull(number).await?)
+    }
+
+    /// Marks on the issue and on the pull request what policy assumed because nobody answered.
+    async fn tell_assumed(&self) -> Result<(), Failure> {
+        let assumed: Vec<(&str, &str)> = self
+            .words
+            .iter()
+            .filter(|word| word.assumed)
+            .map(|word| (word.question.as_str(), word.text.as_str()))
+            .collect();
+        if assumed.is_empty() {
+            return Ok(());
+        }
+        let body = text::assumed_comment(assumed, &self.task.short_id);
+        let marker = self.marker(MarkerKind::Assumed);
+        for link in [&self.task.issue, &self.task.pull_request] {
+            let number = link.as_ref().map(|link| u64::try_from(link.number));
+            if let Some(Ok(number)) = number
+                && number > 0
+            {
+                self.link.writable().await;
+                self.github.ensure_comment(number, &marker, &body).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The issue that a person named as the start. One that was deleted is missed only where it was all that said what
+    /// to do.
+    async fn named_issue(
+        &mut self,
+        version: i64,
+        planned: bool,
+    ) -> Result<Option<IssueThread>, Failure> {
+        let Some(number) = self.issue_number().filter(|_| self.task.issue_number > 0) else {
+            return Ok(None);
+        };
+        match self.github.issue(number).await {
+            Ok(thread) => {
+                if !thread.open {
+                    self.issue_changed(version, IssueChange::Closed);
+                }
+                Ok(Some(thread))
+            }
+            Err(error) if error.is_gone() => {
+                self.issue_changed(version, IssueChange::Gone);
+                let is_said =
+                    planned || !self.task.description.is_empty() || !self.words.is_empty();
+                if is_said { Ok(None) } else { Err(error.into()) }
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What to report where somebody else pushed to the pull request. Its head is told a moment late after each push,
@@ -227,6 +295,9 @@ impl Worker {
                 self.github.add_label(pull.number, UNFINISHED).await?;
                 pull
             }
+            Err(error) if error.class() == Class::Validation => {
+                return Err(self.refused_pull(&base.branch, error).await);
+            }
             other => other?,
         };
         let link = Link {
@@ -241,6 +312,17 @@ impl Worker {
         };
         self.link.report(version, Fact::PullRequestOpened(fact));
         Ok(())
+    }
+
+    /// Why GitHub opens no pull request: a base branch that is gone has a name of its own.
+    async fn refused_pull(&self, base: &str, error: mainloop_github::Error) -> Failure {
+        match self.github.branch_head(base).await {
+            Ok(None) => Failure::new(
+                FailureReason::BaseGone,
+                format!("the repository no longer has a branch {base}"),
+            ),
+            _ => error.into(),
+        }
     }
 
     /// As [`Self::ensure_pull`], at a push in mid-turn: what fails here is tried again at the end of the turn.

@@ -4,7 +4,10 @@
 //! fails is reported and ends alone; what ends the worker is the plane's word, SIGTERM, or an attempt that is over.
 
 mod claude;
+mod disk;
 mod host;
+mod issue;
+mod leave;
 mod pace;
 mod repository;
 mod stall;
@@ -18,11 +21,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use mainloop_github::{Client, Marker, MarkerKind};
 use mainloop_proto::v1::{
-    Assignment, Command, Credentials, HumanWord, LogSource, Spend, StepFailed, Task, Welcome,
-    WorkerPolicy, assignment::Work, command::What, milestone::Fact,
+    Assignment, Command, Credentials, FailureReason, HumanWord, LogSource, Spend, StepFailed, Task,
+    Welcome, WorkerPolicy, assignment::Work, command::What, milestone::Fact,
 };
 use thiserror::Error;
 use tokio::{
@@ -31,7 +34,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-pub(crate) use self::claude::{PlanKeeper, Talk};
+pub(crate) use self::claude::{Conversation, PlanKeeper, Talk};
+pub(crate) use self::leave::Leave;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::repository::fuzzing;
@@ -47,6 +51,11 @@ use super::{
 const HANDED_OVER: Duration = Duration::from_secs(15);
 /// How long milestones may take to become durable at the end.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// The part of the budget that a last turn may cost beyond it, as a divisor.
+const LAST_TURN_SHARE: u64 = 20;
+/// What it may cost at the least, in millionths of a US dollar.
+const LAST_TURN_MICROS: u64 = 20_000;
 
 /// Why a sidecar ended without having been asked to.
 #[derive(Debug, Error)]
@@ -116,6 +125,8 @@ pub(crate) struct Worker {
     session: Option<Uuid>,
     /// Makes ids of questions unique in the attempt.
     asked: u32,
+    /// What people did to the task's issue, as far as it was told.
+    issue_told: issue::Told,
     /// How often Claude's reports of progress become facts.
     progress: Pace,
     /// Share of the budget, in percent, that Claude was told is spent.
@@ -138,6 +149,7 @@ impl Worker {
             policy,
             earlier_cost_micros,
             human_words,
+            allowed_changes,
             ..
         } = welcome;
         let task = task.ok_or(Error::Welcome("task"))?;
@@ -161,6 +173,11 @@ impl Worker {
             earlier_cost_micros,
         )
         .await?;
+        if let Some(screen) = host.screen() {
+            for hash in &allowed_changes {
+                screen.allow(hash);
+            }
+        }
         Ok(Self {
             link,
             github,
@@ -176,6 +193,7 @@ impl Worker {
             host,
             session: None,
             asked: 0,
+            issue_told: issue::Told::new(),
             progress: Pace::default(),
             told_of_budget: 0,
             limited_until: None,
@@ -211,6 +229,8 @@ impl Worker {
         let handed_over = Arc::clone(&self.handed_over);
         handed_over.store(false, Ordering::Relaxed);
         let version = assignment.phase_version;
+        self.host.begin_step();
+        let full = self.host.disk.full();
         let outcome = {
             let step = steps::perform(self, assignment);
             tokio::pin!(step);
@@ -225,9 +245,14 @@ impl Worker {
                         None
                     }
                 }
+                full = full => Some(Err(Failure::new(full.reason(), full.to_string()))),
             }
         };
         self.host.refuse_pushes();
+        if let Some(words) = self.host.strained() {
+            self.note(words);
+        }
+        let outcome = outcome.map(|outcome| outcome.map_err(|failure| self.explain(failure)));
         if let Some(killed) = self.host.end_step().await
             && killed > 0
         {
@@ -258,17 +283,29 @@ impl Worker {
         }
     }
 
+    /// What a failure is where the harness was killed for want of memory.
+    fn explain(&self, failure: Failure) -> Failure {
+        match self.host.short_of_memory() {
+            Some(words) if self.host.is_gone() => Failure::new(FailureReason::OutOfMemory, words),
+            _ => failure,
+        }
+    }
+
     /// Waits for another assignment, and looks after what comes meanwhile.
     async fn wait_for_change(
         &mut self,
         version: i64,
         assignments: &mut watch::Receiver<Assignment>,
     ) {
+        let waits = matches!(assignments.borrow().work, Some(Work::Wait(_)));
+        let mut issue = waits.then(|| self.watch_issue()).flatten();
         loop {
             if assignments.borrow().phase_version != version {
                 return;
             }
+            let changed = OptionFuture::from(issue.as_mut().map(issue::Watch::next));
             tokio::select! {
+                Some(change) = changed => self.issue_changed(version, change),
                 changed = assignments.changed() => {
                     if changed.is_err() {
                         return;
@@ -298,13 +335,16 @@ impl Worker {
             Some(What::Say(say)) => self.words.push(HumanWord {
                 question: String::new(),
                 text: say.text,
+                assumed: false,
                 time: Some(link::now()),
             }),
             // The answer to a question of a turn that is over.
             Some(What::Answer(answer)) => {
+                let assumed = answer.assumed;
                 self.words.push(HumanWord {
                     question: String::new(),
                     text: claude::replies(answer, 1).join("; "),
+                    assumed,
                     time: Some(link::now()),
                 });
             }
@@ -375,19 +415,9 @@ impl Worker {
             proxy::Event::Spend {
                 total_micros,
                 usage,
-            } => {
-                let cost = total_micros.saturating_sub(self.earlier_cost_micros);
-                self.link.spent(Spend {
-                    cost_micros: i64::try_from(cost).unwrap_or(i64::MAX),
-                    input_tokens: signed(
-                        usage.input
-                            + usage.cache_read
-                            + usage.cache_write_5m
-                            + usage.cache_write_1h,
-                    ),
-                    output_tokens: signed(usage.output),
-                });
-            }
+            } => self
+                .link
+                .spent(spend(total_micros, self.earlier_cost_micros, usage)),
             proxy::Event::GitUnauthorized { status } => {
                 self.note(format!("the code host refused the token ({status})"));
             }
@@ -445,16 +475,43 @@ impl Worker {
         ))
     }
 
+    /// Lets the model cost a little more than the budget, for one last turn.
+    pub(crate) fn allow_a_last_turn(&self) {
+        let budget = u64::try_from(self.task.budget_micros).unwrap_or(0);
+        self.host
+            .allow_micros((budget / LAST_TURN_SHARE).max(LAST_TURN_MICROS));
+    }
+
     /// Takes what the proxies saw and nobody has read yet.
     pub(crate) fn drain_proxy_events(&mut self, version: i64) {
-        while let Some(Some(event)) = self.host.proxy_events.recv().now_or_never() {
+        while let Some(event) = self.host.proxy_events.try_recv() {
             self.seen(version, event);
         }
     }
 
     async fn end(self) {
-        self.host.end().await;
+        // A reply that was on its way was charged as the proxy ended.
+        for event in self.host.end().await {
+            if let proxy::Event::Spend {
+                total_micros,
+                usage,
+            } = event
+            {
+                self.link
+                    .spent(spend(total_micros, self.earlier_cost_micros, usage));
+            }
+        }
         self.link.drain(DRAIN).await;
+    }
+}
+
+/// What this attempt spent, of a total that has what earlier ones had spent.
+fn spend(total_micros: u64, earlier_micros: u64, usage: proxy::Usage) -> Spend {
+    let input = usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h;
+    Spend {
+        cost_micros: i64::try_from(total_micros.saturating_sub(earlier_micros)).unwrap_or(i64::MAX),
+        input_tokens: signed(input),
+        output_tokens: signed(usage.output),
     }
 }
 

@@ -24,6 +24,7 @@ fn the_probe_finds_the_wall_in_place() {
     let wanted = [
         "bubblewrap",
         "namespaces",
+        "limits",
         "network",
         "files",
         "processes",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mainloop_worker_agent::channel::{Error, Notice, Setup};
 use mainloop_worker_agent::sidecar::sandbox::{
-    Ids, Isolation, Sandbox, Toolchains, Worker, find_bubblewrap,
+    Ids, Isolation, Limits, Sandbox, Toolchains, Worker, find_bubblewrap,
 };
 use tempfile::TempDir;
 
@@ -35,6 +35,8 @@ pub(crate) fn sandbox(place: &Path, name: &str) -> Sandbox {
         run: place.join(name).join("run"),
         toolchains: Toolchains::default(),
         ids: root.then(|| Ids::for_worker(name)),
+        name: place.join(name).display().to_string().replace('/', "-"),
+        limits: Limits::default(),
     }
 }
 

@@ -302,6 +302,11 @@ async fn killing_the_sidecar_ends_the_sandbox() {
         }
     })
     .await;
+    // As the launcher does, which is told by this file.
+    let list = fs::read_to_string(place.path().join("a/run/cgroups")).unwrap_or_default();
+    for group in list.lines() {
+        until("its control group is empty", || fs::remove_dir(group)).await;
+    }
 }
 
 #[tokio::test]

@@ -53,6 +53,13 @@ fn broke(reason: Reason) -> Failure {
     }
 }
 
+fn question(id: &str) -> Event {
+    Event::QuestionAsked {
+        id: id.into(),
+        recommends: true,
+    }
+}
+
 fn failed(sha: &str, signature: &str) -> Event {
     Event::CiFailed {
         sha: sha.into(),
@@ -195,6 +202,100 @@ fn a_push_of_somebody_else_is_checked_before_it_becomes_ready() {
     assert_eq!(moved.task.wait, Wait::Ci);
 }
 
+fn held(hold: CiHold) -> Event {
+    Event::CiHeld {
+        sha: "aaa".into(),
+        hold,
+    }
+}
+
+#[test]
+fn a_worker_looks_on_while_its_checks_wait_for_an_approval_and_takes_the_item_back() {
+    let mut events = in_ci();
+    events.push(held(CiHold::Approval));
+    let waiting = run(&events);
+    assert_eq!(
+        waiting.wait,
+        Wait::Human(Gate::Stuck(Reason::CiApproval)),
+        "a person is asked"
+    );
+    assert_eq!(
+        (waiting.run, step(&waiting)),
+        (Run::Live, Some(Step::AwaitCi)),
+        "and the worker looks on"
+    );
+    for (event, wait) in [
+        (Event::CiRunning { sha: "aaa".into() }, Wait::Ci),
+        (Event::CiPassed { sha: "aaa".into() }, Wait::None),
+        (failed("aaa", "s1"), Wait::None),
+    ] {
+        let after = next(&waiting, &event, at(0), &Limits::default()).unwrap();
+        assert!(after.wants.contains(&Want::WithdrawItem), "{event:?}");
+        assert_eq!(after.task.wait, wait, "{event:?}");
+    }
+    for event in [Event::AttemptLost { why: "lost".into() }, Event::Suspended] {
+        let after = next(&waiting, &event, at(0), &Limits::default()).unwrap();
+        assert!(
+            matches!(after.task.wait, Wait::Until { .. }),
+            "without a worker nobody looks, so another comes: {event:?}"
+        );
+    }
+    let accepted = next(
+        &waiting,
+        &Event::UncheckedAccepted,
+        at(0),
+        &Limits::default(),
+    );
+    assert_eq!(step(&accepted.unwrap().task), Some(Step::MarkReady));
+}
+
+#[test]
+fn checks_that_skip_drafts_are_awaited_on_one_that_is_ready_once_somebody_says_so() {
+    let mut events = in_ci();
+    events.push(held(CiHold::Draft));
+    let asked = run(&events);
+    assert_eq!(asked.wait, Wait::Human(Gate::Stuck(Reason::CiDraft)));
+    assert!(!asked.ready_first);
+    events.push(Event::ReadyAllowed);
+    let allowed = run(&events);
+    assert_eq!((allowed.ready_first, &allowed.wait), (true, &Wait::Ci));
+    assert!(
+        allowed.phase_version > asked.phase_version,
+        "the worker is told"
+    );
+    let policy = Limits {
+        ready_before_ci: ReadyBeforeCi::Always,
+        ..Limits::default()
+    };
+    let awaiting = run(&in_ci());
+    let by_policy = next(&awaiting, &held(CiHold::Draft), at(0), &policy).unwrap();
+    assert!(by_policy.task.ready_first && by_policy.wants.contains(&Want::Assign));
+    let again = next(&by_policy.task, &held(CiHold::Draft), at(0), &policy).unwrap();
+    assert_eq!(
+        again.task.wait,
+        Wait::Human(Gate::Stuck(Reason::CiDraft)),
+        "who made it a draft again is asked"
+    );
+}
+
+#[test]
+fn checks_that_never_start_are_told_from_those_that_never_end() {
+    for (event, reason) in [
+        (Event::CiNotStarted, Reason::CiNotStarted),
+        (Event::DeadlinePassed, Reason::CiDeadline),
+    ] {
+        let mut events = in_ci();
+        events.push(event);
+        assert_eq!(run(&events).wait, Wait::Human(Gate::Stuck(reason)));
+        events.push(Event::Answered);
+        assert_eq!(
+            run(&events).phase,
+            Phase::FixingCi,
+            "words reach the worker that can follow them"
+        );
+    }
+}
+
 #[test]
 fn a_worker_that_goes_on_without_an_answer_takes_its_question_back() {
     let plan = Event::PlanStored {
@@ -205,13 +306,105 @@ fn a_worker_that_goes_on_without_an_answer_takes_its_question_back() {
         Event::Confirmed,
         Event::Claimed,
         Event::AttemptConnected,
-        Event::QuestionAsked { id: "q1".into() },
+        question("q1"),
     ]);
-    let again = Event::QuestionAsked { id: "q2".into() };
+    let again = question("q2");
     for event in [plan, Event::NothingToChange, again] {
         let after = next(&asked, &event, at(0), &Limits::default()).unwrap();
         assert!(after.wants.contains(&Want::WithdrawItem), "{event:?}");
     }
+}
+
+#[test]
+fn who_is_asked_is_reminded_once_and_policy_may_answer_for_them() {
+    let asked = run(&[
+        Event::Confirmed,
+        Event::Claimed,
+        Event::AttemptConnected,
+        question("q1"),
+    ]);
+    let waits = Limits {
+        remind: SignedDuration::from_secs(60),
+        assume: SignedDuration::from_secs(30),
+        ..Limits::default()
+    };
+    let assumes = Limits {
+        unanswered: Unanswered::Assume,
+        ..waits.clone()
+    };
+    let timer = |transition: &Transition| {
+        transition.wants.iter().find_map(|want| match want {
+            Want::SetTimer(timer) => Some(*timer),
+            _ => None,
+        })
+    };
+    for (limits, then) in [(&waits, None), (&assumes, Some(Timer::Assume(at(90))))] {
+        let reminded = next(&asked, &Event::Reminded, at(60), limits).unwrap();
+        assert_eq!(timer(&reminded), Some(then));
+        assert!(next(&reminded.task, &Event::Reminded, at(61), limits).is_err());
+        let answer = next(&reminded.task, &Event::AnswerAssumed, at(90), limits);
+        assert_eq!(answer.is_ok(), then.is_some(), "{answer:?}");
+    }
+    // The answer goes to the worker that asked, in the middle of its step.
+    let taken = next(&asked, &Event::AnswerAssumed, at(90), &assumes).unwrap();
+    assert_eq!(taken.task.wait, Wait::None);
+    assert_eq!(taken.task.phase_version, asked.phase_version);
+    assert!(taken.wants.contains(&Want::WithdrawItem));
+
+    let open_ended = Event::QuestionAsked {
+        id: "q2".into(),
+        recommends: false,
+    };
+    let without = next(&asked, &open_ended, at(0), &assumes).unwrap();
+    assert_eq!(timer(&without), Some(Some(Timer::Remind(at(60)))));
+    assert!(next(&without.task, &Event::AnswerAssumed, at(90), &assumes).is_err());
+
+    let never = Limits {
+        remind: SignedDuration::ZERO,
+        ..waits
+    };
+    let silent = next(&asked, &question("q3"), at(5), &never).unwrap();
+    assert_eq!(timer(&silent), Some(None));
+}
+
+#[test]
+fn workers_time_is_counted_without_the_time_that_a_person_takes() {
+    let limits = Limits {
+        task: SignedDuration::from_secs(100),
+        ..Limits::default()
+    };
+    let mut task = Task::proposed();
+    let mut last = None;
+    for (second, event) in [
+        (0, Event::Confirmed),
+        (10, Event::Claimed),
+        (20, Event::AttemptConnected),
+        (50, question("q1")),
+        (5000, Event::Answered),
+        (5030, Event::Suspended),
+        (9000, Event::WaitElapsed),
+        (9000, Event::Claimed),
+    ] {
+        let transition = next(&task, &event, at(second), &limits).unwrap();
+        task = transition.task;
+        last = transition.wants.iter().find_map(|want| match want {
+            Want::SetTimer(timer) => *timer,
+            _ => None,
+        });
+    }
+    // The answer is a human word: the count began anew at 5000.
+    assert_eq!(task.worked, SignedDuration::from_secs(30));
+    assert_eq!(last, Some(Timer::Deadline(at(9070))));
+    let over = next(&task, &Event::DeadlinePassed, at(9070), &limits).unwrap();
+    assert_eq!(
+        over.task.wait,
+        Wait::Human(Gate::Stuck(Reason::TaskDeadline))
+    );
+    let again = next(&over.task, &Event::RetryRequested, at(9999), &limits).unwrap();
+    assert_eq!(
+        (again.task.run, again.task.worked),
+        (Run::Queued, SignedDuration::ZERO)
+    );
 }
 
 #[test]
@@ -232,20 +425,28 @@ fn a_stop_of_the_plane_is_nobodys_failure() {
 }
 
 #[test]
-fn a_pull_request_is_watched_whenever_no_worker_looks_at_it() {
-    let mut events = in_ci();
-    let watched = |events: &[Event]| is_watched(&run(events));
-    assert!(!watched(&events));
-    events.push(Event::CiAbsent { sha: "aaa".into() });
-    assert!(watched(&events), "it waits for a person");
-    events.push(Event::GivenUp);
-    assert!(watched(&events), "it failed");
-    let merged = run(&[events.clone(), vec![Event::PullMerged]].concat());
+fn a_pull_request_is_watched_until_the_task_is_over() {
+    let mut events = planned();
+    events.push(Event::PlanApproved { hash: "h1".into() });
+    assert!(!is_watched(&run(&events)), "there is none");
+    for event in [
+        Event::PullOpened { number: 2 },
+        Event::BranchPushed { sha: "aaa".into() },
+        Event::WorkFinished { changed: true },
+        Event::CiAbsent { sha: "aaa".into() },
+        Event::GivenUp,
+        Event::RetryRequested,
+        Event::Claimed,
+        Event::AttemptConnected,
+    ] {
+        events.push(event.clone());
+        assert!(is_watched(&run(&events)), "after {event:?}");
+        let closed = run(&[events.clone(), vec![Event::PullClosed]].concat());
+        assert_eq!((closed.phase.kind(), closed.run), (P::Cancelled, Run::Idle));
+        assert!(!is_watched(&closed));
+    }
+    let merged = run(&[events, vec![Event::PullMerged]].concat());
     assert_eq!(merged.phase, Phase::Completed(Completion::Merged));
-    events.push(Event::RetryRequested);
-    assert!(watched(&events), "it waits for a slot");
-    events.extend([Event::Claimed, Event::AttemptConnected]);
-    assert!(!watched(&events));
 }
 
 #[test]
@@ -595,7 +796,11 @@ fn event() -> impl Strategy<Value = Event> {
             Event::PlanRejected,
             Event::PlanRevised,
             Event::Answered,
+            Event::AnswerAssumed,
+            Event::Reminded,
             Event::UncheckedAccepted,
+            Event::ReadyAllowed,
+            Event::CiNotStarted,
             Event::MoreAttempts { count: 2 },
             Event::StartedAfresh,
             Event::ToppedUp,
@@ -607,10 +812,12 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Suspended,
             Event::DeadlinePassed,
             Event::NothingToChange,
-            Event::QuestionAsked { id: "q".into() },
+            question("q"),
             Event::BlockerReported { id: "b".into() },
             Event::ReviewReceived { threads: 1 },
             Event::Conflicted,
+            Event::ChangeHeld { hash: "c".into() },
+            Event::ChangeAllowed { hash: "c".into() },
             Event::PullMerged,
             Event::PullClosed,
         ]),
@@ -636,6 +843,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(sha, signature)| failed(&sha, signature)),
         1 => sha.clone().prop_map(|sha| Event::CiAbsent { sha }),
         1 => sha.clone().prop_map(|sha| Event::RedAgain { sha }),
+        1 => (sha.clone(), prop::sample::select(vec![CiHold::Approval, CiHold::Draft]))
+            .prop_map(|(sha, hold)| Event::CiHeld { sha, hold }),
         3 => sha.prop_map(|sha| Event::MarkedReady { sha }),
         1 => (failure, prop::option::of(0_i64..100)).prop_map(|(failure, later)| {
             Event::StepFailed { failure, retry_at: later.map(at) }
@@ -691,6 +900,10 @@ proptest! {
             if to == P::Ready {
                 prop_assert!(task.head.is_some() && task.head == task.green);
             }
+            prop_assert_eq!(
+                task.asked.is_some(),
+                matches!(task.wait, Wait::Human(_)) && task.phase != Phase::Proposed
+            );
             if task.run == Run::Live && step(&task).is_some() && !matches!(task.wait, Wait::Human(_)) {
                 prop_assert!(timer.is_some(), "a step without a deadline: {task:?}");
             }
@@ -714,7 +927,10 @@ fn alphabet() -> Vec<Event> {
         Event::PlanRejected,
         Event::PlanRevised,
         Event::Answered,
+        Event::AnswerAssumed,
+        Event::Reminded,
         Event::UncheckedAccepted,
+        Event::ReadyAllowed,
         Event::MoreAttempts { count: 1 },
         Event::StartedAfresh,
         Event::ToppedUp,
@@ -727,14 +943,17 @@ fn alphabet() -> Vec<Event> {
         Event::AttemptLost { why: "lost".into() },
         Event::Suspended,
         Event::DeadlinePassed,
+        Event::CiNotStarted,
         Event::WaitElapsed,
         Event::PlanStored {
             revision: 1,
             hash: "h1".into(),
         },
         Event::NothingToChange,
-        Event::QuestionAsked { id: "q".into() },
+        question("q"),
         Event::BlockerReported { id: "b".into() },
+        Event::ChangeHeld { hash: "c".into() },
+        Event::ChangeAllowed { hash: "c".into() },
         Event::PullOpened { number: 7 },
         Event::WorkFinished { changed: true },
         Event::WorkFinished { changed: false },
@@ -753,6 +972,14 @@ fn alphabet() -> Vec<Event> {
             failed(&sha, "s2"),
             Event::CiAbsent { sha: sha.clone() },
             Event::RedAgain { sha: sha.clone() },
+            Event::CiHeld {
+                sha: sha.clone(),
+                hold: CiHold::Approval,
+            },
+            Event::CiHeld {
+                sha: sha.clone(),
+                hold: CiHold::Draft,
+            },
             Event::MarkedReady { sha },
         ]);
     }

@@ -1,9 +1,9 @@
 //! What is wanted done about a transition: the difference between two states of a task, as desired state.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Timer, Want, step};
-use crate::{Event, Gate, Limits, Run, Task, Wait};
+use crate::{Event, Gate, Limits, Phase, Run, Task, Wait, limits::later};
 
 /// What of the desired state differs between two states of a task.
 pub(super) fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits) -> Vec<Want> {
@@ -23,11 +23,18 @@ pub(super) fn wants(before: &Task, after: &Task, now: Timestamp, limits: &Limits
         }
     }
     let moved = before.phase_version != after.phase_version;
-    if moved || before.run != after.run || before.wait != after.wait {
+    if moved || before.run != after.run || before.wait != after.wait || before.asked != after.asked
+    {
         wants.push(Want::SetTimer(timer(after, now, limits)));
     }
     if moved && after.run == Run::Live {
         wants.push(Want::Assign);
+    }
+    if before.phase != after.phase
+        && before.phase != Phase::Proposed
+        && matches!(after.phase, Phase::Cancelled | Phase::Declined)
+    {
+        wants.push(Want::Tidy);
     }
     match (is_watched(before), is_watched(after)) {
         (false, true) => wants.push(Want::WatchPull),
@@ -56,18 +63,35 @@ pub(super) fn holds(before: &Task, after: &Task, event: &Event) -> Option<Want> 
     }
 }
 
-/// Whether the plane itself looks after the pull request: no worker does.
+/// Whether the plane looks at the pull request: as long as there is one. A worker looks only while it awaits checks.
 pub(super) fn is_watched(task: &Task) -> bool {
-    let looked_after = task.run.holds_slot() && step(task).is_some();
-    task.pull.is_some() && !task.phase.is_final() && !looked_after
+    task.pull.is_some() && !task.phase.is_final()
 }
 
 fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {
-    let after = |limit| now.checked_add(limit).unwrap_or(Timestamp::MAX);
     match (&task.wait, task.run) {
         (Wait::Until { at, .. }, _) => Some(Timer::Wait(*at)),
-        (Wait::Human(_), _) | (_, Run::Idle | Run::Queued) => None,
-        (_, Run::Starting) => Some(Timer::Deadline(after(limits.start))),
-        (_, Run::Live) => step(task).map(|step| Timer::Deadline(after(limits.of(step)))),
+        (Wait::Human(_), _) => unanswered(task, limits),
+        (_, Run::Idle | Run::Queued) => None,
+        (_, run) => {
+            let limit = if run == Run::Starting {
+                limits.start
+            } else {
+                limits.of(step(task)?)
+            };
+            Some(Timer::Deadline(later(
+                now,
+                limit.min(limits.task - task.worked),
+            )))
+        }
     }
+}
+
+/// What happens when a person does not answer.
+fn unanswered(task: &Task, limits: &Limits) -> Option<Timer> {
+    let asked = task.asked?;
+    if !asked.reminded && limits.remind > SignedDuration::ZERO {
+        return Some(Timer::Remind(later(asked.at, limits.remind)));
+    }
+    task.assumes_at(limits).map(Timer::Assume)
 }

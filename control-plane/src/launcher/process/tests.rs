@@ -39,6 +39,7 @@ async fn world(script: &str) -> World {
             sandbox: true,
             uid: None,
             mounts: serde_json::json!({}),
+            limits: serde_json::json!({}),
         },
     };
     let supervisor = Supervisor::new();
@@ -214,4 +215,37 @@ async fn what_was_left_to_be_removed_is_removed_at_the_next_start() {
     );
     world.gone().await;
     supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_died_leaves_no_control_group() {
+    let world = world("exec sleep 600").await;
+    let task = queued(&world.store, "one", 0).await;
+    world.store.claim("here", CAPS).await.unwrap();
+    let process = world.process().await;
+    let open = world.store.open_attempts("here").await.unwrap();
+    let id = open.first().unwrap().id;
+    // Stand-ins: an empty folder is what an empty group is to whoever removes it.
+    let groups = world.folder.path().join("groups");
+    let own = groups.join(format!("mainloop-{id}"));
+    let other = groups.join("mainloop-other");
+    for group in [&own, &other] {
+        std::fs::create_dir_all(group).unwrap();
+    }
+    let run = world.options.workers.join(id.to_string()).join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let list = format!("{}\n{}\n/nowhere", own.display(), other.display());
+    std::fs::write(run.join("cgroups"), list).unwrap();
+    kill(Pid::from_raw(process.pid), Signal::SIGKILL).unwrap();
+    testing::until("the group to be removed", || async {
+        if own.exists() {
+            Err("it is there")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    assert!(other.exists(), "it is another worker's");
+    apply(&world.store, task, 0, Event::CancelRequested).await;
+    world.gone().await;
 }

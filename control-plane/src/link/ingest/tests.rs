@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use mainloop_core::{Event, PhaseKind};
-use mainloop_proto::v1::{Milestone, PlanReady, ProgressNoted, milestone::Fact};
+use mainloop_proto::v1::{CiPassed, Milestone, PlanReady, ProgressNoted, milestone::Fact};
 use uuid::Uuid;
 
+use super::{Reading, reading};
 use crate::{
     db::{Store, attempts::Identity, claims::Caps},
     dispatch::tests::{apply, queued, sql},
@@ -167,4 +168,24 @@ async fn notes_without_end_are_acknowledged_and_not_kept() {
     super::milestone(&store, worker, &plan).await.unwrap();
     let task = store.task_for_link(worker.task_id).await.unwrap().unwrap();
     assert_eq!(task.task.phase.kind(), PhaseKind::PlanReview);
+}
+
+#[test]
+fn what_the_token_cannot_read_is_part_of_what_passed() {
+    let fact = Fact::CiPassed(CiPassed {
+        sha: "0123456789".to_owned(),
+        limited: vec!["the token cannot read check runs".to_owned()],
+        ..CiPassed::default()
+    });
+    let milestone = Milestone {
+        fact: Some(fact),
+        ..Milestone::default()
+    };
+    let Reading::Workflow(occurrence) = reading(&milestone) else {
+        panic!("it is not a note");
+    };
+    assert_eq!(
+        occurrence.text,
+        "CI passed (0123456) as far as it can be read: the token cannot read check runs"
+    );
 }

@@ -171,6 +171,8 @@ async fn an_answer_reaches_the_worker_and_every_later_prompt() {
             question_id: "q1".to_owned(),
             answers: vec!["left".to_owned()],
             text: String::new(),
+            assumed: false,
+            approved: false,
         }]
     );
     assert_eq!(
@@ -206,6 +208,93 @@ async fn an_answer_without_a_worker_waits_for_the_next_one() {
         world.words(&task).await,
         [("Left or right?".to_owned(), "straight on".to_owned())]
     );
+}
+
+/// A task whose worker holds a push, and its item.
+async fn held(world: &World) -> (v1::Task, v1::InboxItem) {
+    let task = world.planning("gate").await;
+    world.plan(&task, 1, "Oil it.").await;
+    let plan = world.open_item(&task).await;
+    world
+        .resolve("ada", decision(&plan, v1::InboxAction::Approve))
+        .await
+        .unwrap();
+    let hash = "c1".to_owned();
+    world.worker_says(&task, Event::ChangeHeld { hash }).await;
+    let item = world.open_item(&task).await;
+    assert_eq!(item.kind(), v1::InboxItemKind::Blocker);
+    assert_eq!(item.reason(), v1::FailureReason::WorkflowChange);
+    (task, item)
+}
+
+#[tokio::test]
+async fn a_yes_to_a_held_push_reaches_the_worker_and_is_kept() {
+    let world = World::new().await;
+    let (task, item) = held(&world).await;
+    let answer = with_text(decision(&item, v1::InboxAction::Answer), "yes");
+    let refused = world.resolve("ada", answer).await.unwrap_err();
+    assert_eq!(fields(&refused), ["action"]);
+    world
+        .resolve("ada", decision(&item, v1::InboxAction::Approve))
+        .await
+        .unwrap();
+    let id = task.id.parse().unwrap();
+    let pending = world.store.pending_commands(id).await.unwrap();
+    let commands: Vec<Command> = pending.into_iter().map(|pending| pending.what).collect();
+    assert_eq!(
+        commands,
+        [Command::Answer {
+            question_id: "c1".to_owned(),
+            answers: Vec::new(),
+            text: String::new(),
+            assumed: false,
+            approved: true,
+        }]
+    );
+    assert_eq!(world.store.allowed_changes(id).await.unwrap(), ["c1"]);
+    assert_eq!(world.task(&task).await.state(), v1::TaskState::Implementing);
+}
+
+#[tokio::test]
+async fn a_yes_to_a_push_whose_worker_is_gone_waits_for_the_next_one() {
+    let world = World::new().await;
+    let (task, item) = held(&world).await;
+    let why = "gone".to_owned();
+    world.worker_says(&task, Event::AttemptLost { why }).await;
+    assert_eq!(world.open_item(&task).await.id, item.id);
+    world
+        .resolve("ada", decision(&item, v1::InboxAction::Approve))
+        .await
+        .unwrap();
+    let id = task.id.parse().unwrap();
+    assert_eq!(world.store.allowed_changes(id).await.unwrap(), ["c1"]);
+    assert!(world.store.pending_commands(id).await.unwrap().is_empty());
+    assert_eq!(world.task(&task).await.state(), v1::TaskState::Queued);
+    let words = world.words(&task).await;
+    assert_eq!(words.len(), 1);
+    assert_eq!(words[0].1, "Yes, exactly this.");
+}
+
+#[tokio::test]
+async fn words_on_a_held_push_reach_the_worker_and_allow_nothing() {
+    let world = World::new().await;
+    let (task, item) = held(&world).await;
+    let revise = with_text(decision(&item, v1::InboxAction::Revise), "without it");
+    world.resolve("ada", revise).await.unwrap();
+    let id = task.id.parse().unwrap();
+    let pending = world.store.pending_commands(id).await.unwrap();
+    let commands: Vec<Command> = pending.into_iter().map(|pending| pending.what).collect();
+    assert_eq!(
+        commands,
+        [Command::Answer {
+            question_id: "c1".to_owned(),
+            answers: Vec::new(),
+            text: "without it".to_owned(),
+            assumed: false,
+            approved: false,
+        }]
+    );
+    assert!(world.store.allowed_changes(id).await.unwrap().is_empty());
 }
 
 #[tokio::test]

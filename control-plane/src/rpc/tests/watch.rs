@@ -104,7 +104,13 @@ async fn a_change_that_nobody_was_told_of_is_found_all_the_same() {
     next(&mut stream).await;
     // Another replica over the same database, whose notification is lost.
     let elsewhere = Store::new(world.store.config().clone());
-    let asked = Occurrence::new(Event::QuestionAsked { id: "q".to_owned() }, "worker");
+    let asked = Occurrence::new(
+        Event::QuestionAsked {
+            id: "q".to_owned(),
+            recommends: false,
+        },
+        "worker",
+    );
     elsewhere
         .apply(task.id.parse().unwrap(), &asked)
         .await

@@ -115,7 +115,8 @@ async fn run_jobs(hub: &Arc<Hub>, name: &str, id: u64, policy: &CiPolicy) -> any
             .needs
             .iter()
             .any(|need| ended[need] != Conclusion::Success);
-        let conclusion = if blocked {
+        let skipped = !plan.workflow.jobs[&job.key].runs(plan.run.draft);
+        let conclusion = if blocked || skipped {
             Conclusion::Skipped
         } else {
             run_job(hub, name, &plan, &job.key, job.id).await?

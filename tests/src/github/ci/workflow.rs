@@ -28,7 +28,11 @@ struct Filter {
     #[serde(rename = "branches-ignore")]
     ignored: Option<OneOrMany>,
     tags: Option<OneOrMany>,
+    types: Option<OneOrMany>,
 }
+
+/// What starts a workflow on a pull request where it names no types.
+const ACTIVITIES: [&str; 3] = ["opened", "synchronize", "reopened"];
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
@@ -77,9 +81,33 @@ pub(in super::super) struct Job {
     pub(super) steps: Vec<Step>,
     #[serde(rename = "timeout-minutes")]
     pub(super) timeout_minutes: Option<u64>,
+    #[serde(rename = "if")]
+    condition: Option<Scalar>,
 }
 
 impl Job {
+    /// Whether it runs for a pull request that is a draft, or for anything else. Of conditions only those on drafts
+    /// are known; every other one holds.
+    pub(super) fn runs(&self, draft: bool) -> bool {
+        let text = self
+            .condition
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        match text
+            .trim()
+            .trim_start_matches("${{")
+            .trim_end_matches("}}")
+            .trim()
+        {
+            "github.event.pull_request.draft == false"
+            | "github.event.pull_request.draft != true"
+            | "!github.event.pull_request.draft" => !draft,
+            "false" => false,
+            _ => true,
+        }
+    }
+
     pub(super) fn needs(&self) -> Vec<String> {
         self.needs.as_ref().map_or_else(Vec::new, OneOrMany::list)
     }
@@ -161,17 +189,26 @@ impl Workflow {
         Ok(workflow)
     }
 
-    /// Whether an event on a branch starts it: the branch that was pushed, or a pull request's base.
-    pub(in super::super) fn wants(&self, event: &str, branch: &str) -> bool {
+    /// Whether an event on a branch starts it: the branch that was pushed, or a pull request's base. `activity` is what
+    /// happened to the pull request; empty for a push.
+    pub(in super::super) fn wants(&self, event: &str, activity: &str, branch: &str) -> bool {
+        let usual = activity.is_empty() || ACTIVITIES.contains(&activity);
         let filter = match &self.on {
-            On::One(one) => return one == event,
-            On::Many(many) => return many.iter().any(|one| one == event),
+            On::One(one) => return usual && one == event,
+            On::Many(many) => return usual && many.iter().any(|one| one == event),
             On::Events(events) => match events.get(event) {
                 None => return false,
                 Some(filter) => filter,
             },
         };
-        let Some(filter) = filter else { return true };
+        let Some(filter) = filter else { return usual };
+        let wanted = match &filter.types {
+            Some(types) => types.list().iter().any(|one| one == activity),
+            None => usual,
+        };
+        if !wanted && !activity.is_empty() {
+            return false;
+        }
         let hits = |list: &OneOrMany| list.list().iter().any(|pattern| glob(pattern, branch));
         match (&filter.branches, &filter.ignored) {
             (Some(branches), _) => hits(branches),
@@ -211,7 +248,11 @@ mod tests {
             let text = format!(
                 "on: {on}\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n      - run: 'true'\n"
             );
-            Workflow::parse(&text).unwrap().wants(event, branch)
+            Workflow::parse(&text).unwrap().wants(
+                event,
+                if event == "push" { "" } else { "opened" },
+                branch,
+            )
         };
         assert!(wants("push", "push", "any"));
         assert!(!wants("push", "pull_request", "any"));

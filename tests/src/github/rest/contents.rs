@@ -68,6 +68,51 @@ pub(super) fn get(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
     Ok(Reply::ok(value))
 }
 
+/// One level of a tree, by the tree's name or a commit's.
+pub(super) fn tree(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
+    let repo = site.need_repo(&call.repo())?;
+    let sha = call.param("tree_sha");
+    let entries = git::tree(&repo.dir, sha).ok_or_else(Problem::not_found)?;
+    let api = format!("{}/repos/{}/git", render::api(site), repo.full_name());
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            let kind = match entry.mode.as_str() {
+                "040000" => "tree",
+                "160000" => "commit",
+                _ => "blob",
+            };
+            let mut value = json!({
+                "path": entry.name, "mode": entry.mode, "type": kind, "sha": entry.sha,
+                "url": format!("{api}/{kind}s/{}", entry.sha),
+            });
+            if kind == "blob" {
+                value["size"] = entry.size.into();
+            }
+            value
+        })
+        .collect();
+    Ok(Reply::ok(json!({
+        "sha": sha, "url": format!("{api}/trees/{sha}"), "truncated": false, "tree": entries,
+    })))
+}
+
+/// A blob by its name.
+pub(super) fn blob(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
+    let repo = site.need_repo(&call.repo())?;
+    let sha = call.param("file_sha");
+    let bytes = git::object(&repo.dir, "blob", sha).ok_or_else(Problem::not_found)?;
+    let url = format!(
+        "{}/repos/{}/git/blobs/{sha}",
+        render::api(site),
+        repo.full_name()
+    );
+    Ok(Reply::ok(json!({
+        "sha": sha, "node_id": format!("B_kwDO{sha}"), "size": bytes.len(), "url": url,
+        "content": wrapped(&bytes), "encoding": "base64",
+    })))
+}
+
 /// Base64 in lines of 60, each ended by a newline: clients must bear it.
 fn wrapped(bytes: &[u8]) -> String {
     let text = STANDARD.encode(bytes);

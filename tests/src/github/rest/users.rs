@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::access::TokenKind;
 use super::super::call::{Call, Reply};
-use super::super::exchange::RATE_LIMIT;
+use super::super::limits::RATE_LIMIT;
 use super::super::problem::Problem;
 use super::super::{render, site::Site};
 
@@ -31,13 +31,8 @@ pub(super) fn by_name(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
 
 #[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
 pub(super) fn rate_limit(site: &mut Site, call: &Call) -> Result<Reply, Problem> {
-    let used = site
-        .spent
-        .get(call.login())
-        .copied()
-        .unwrap_or(0)
-        .min(RATE_LIMIT);
-    let reset = site.started.as_second() + 3600;
+    let (used, reset) = site.limits.core(call.login());
+    let (used, reset) = (used.min(RATE_LIMIT), reset.as_second());
     let one =
         json!({"limit": RATE_LIMIT, "used": used, "remaining": RATE_LIMIT - used, "reset": reset});
     Ok(Reply::ok(

@@ -368,6 +368,35 @@ async fn faults_strike_before_or_after_the_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rate_limits_are_counted_told_and_over_in_time() {
+    let world = World::new(widgets()).await;
+    let path = "/repos/acme/widgets/issues";
+    world
+        .github
+        .leave_requests("robot", 1, Duration::from_mins(5));
+    let last = world.get(path).await.expect(200);
+    assert_eq!(last.headers["x-ratelimit-remaining"], "0");
+    let refused = world.get(path).await.expect(403);
+    assert!(refused.text.contains("API rate limit exceeded"));
+    assert_eq!(refused.headers["x-ratelimit-remaining"], "0");
+    world.get("/rate_limit").await.expect(200);
+    world.github.pass_time(Duration::from_mins(5));
+    let again = world.get(path).await.expect(200);
+    assert_eq!(again.headers["x-ratelimit-remaining"], "4999");
+
+    world.github.leave_writes("robot", 1);
+    let create = || world.api(Method::POST, path, Some(json!({"title": "Once"})));
+    create().await.expect(201);
+    let refused = create().await.expect(403);
+    assert!(refused.text.contains("secondary rate limit"));
+    let wait = refused.headers["retry-after"].to_str().unwrap();
+    assert!((1..=60).contains(&wait.parse::<u64>().unwrap()), "{wait}");
+    world.get(path).await.expect(403);
+    world.github.pass_time(Duration::from_mins(1));
+    create().await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_answer_of_the_table_is_complete() {
     let world = World::new(widgets().file("docs/guide.md", "text").public()).await;
     world

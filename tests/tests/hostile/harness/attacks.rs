@@ -270,7 +270,7 @@ pub(super) const HOSTS: [Attack; 24] = [
 ];
 
 /// What a process can ask the kernel and the files for.
-pub(super) const WALLS: [Attack; 34] = [
+pub(super) const WALLS: [Attack; 38] = [
     attack(
         "mounting",
         "call('mount', b'none', b'/tmp', b'tmpfs', 0, 0)",
@@ -380,14 +380,30 @@ pub(super) const WALLS: [Attack; 34] = [
     attack("a system file", "write('/usr/bin/git')", "E"),
     attack(
         "all of /tmp",
-        "os.posix_fallocate(os.open('/tmp/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "os.posix_fallocate(os.open('/tmp/big', os.O_CREAT | os.O_RDWR), 0, 8 << 30)",
         "ENOSPC",
     ),
     attack(
         "all of /dev/shm",
-        "os.posix_fallocate(os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "os.posix_fallocate(os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR), 0, 8 << 30)",
         "ENOSPC",
     ),
+    attack(
+        "all of the disk in one file",
+        "os.posix_fallocate(os.open('/work/big', os.O_CREAT | os.O_RDWR), 0, 64 << 30)",
+        "EFBIG",
+    ),
+    attack(
+        "a key of whoever started the plane",
+        "system(250, 10, -3, b'user', b'mainloop-outside-key', 0)",
+        "ENOKEY",
+    ),
+    attack(
+        "the keyring that holds it",
+        "[line for line in open('/proc/keys') if 'mainloop-outside-key' in line]",
+        "[]",
+    ),
+    attack("processes without end", "bomb(20000)", "EAGAIN before 600"),
     attack(
         "hundreds of processes that stay",
         "survive(200)",
@@ -396,7 +412,7 @@ pub(super) const WALLS: [Attack; 34] = [
 ];
 
 /// Pushes by git itself.
-pub(super) const PUSHES: [Attack; 13] = [
+pub(super) const PUSHES: [Attack; 19] = [
     attack(
         "the base branch",
         "push('origin', 'HEAD:refs/heads/main')",
@@ -449,6 +465,36 @@ pub(super) const PUSHES: [Attack; 13] = [
         "a hundred megabytes",
         "[sh('head -c 100M /dev/urandom > /work/big && git checkout -q --detach && cp /work/big . && git add big && git -c core.compression=0 commit -qm big'), push('origin', 'HEAD:refs/heads/big'), sh(f'git checkout -q {BRANCH[11:]}')][1]",
         "not pushed",
+    ),
+    attack(
+        "a workflow",
+        "[sh('git checkout -q --detach && echo x >> .github/workflows/ci.yml && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a workflow that is moved in",
+        "[sh('git checkout -q --detach && git mv README.md .github/workflows/readme.yml && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a folder of workflows that is a link",
+        "[sh('git checkout -q --detach && git mv .github/workflows evil && ln -s ../evil .github/workflows && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a workflow in another case",
+        "[sh('git checkout -q --detach && mkdir -p .GitHub/Workflows && echo x > .GitHub/Workflows/x.yml && git add -A && git commit -qm x'), push('-f', 'origin', f'HEAD:{BRANCH}'), sh(f'git checkout -qf {BRANCH[11:]}')][1]",
+        "waits for a person",
+    ),
+    attack(
+        "a pack of no meaning",
+        "post(f'{GIT}/git-receive-pack', lines(f'{A} {B} {BRANCH}\\0report-status') + b'0000' + b'zzzzgarbage that goes on')",
+        "malformed",
+    ),
+    attack(
+        "a pack that swells",
+        "post(f'{GIT}/git-receive-pack', lines(f'{A} {B} {BRANCH}\\0report-status') + b'0000' + b'PACK\\0\\0\\0\\2\\0\\0\\0\\1\\xa0\\x80\\x80\\xa0\\x01' + __import__('zlib').compress(bytes(40 << 20)))",
+        "too much to be checked",
     ),
 ];
 

@@ -1,6 +1,6 @@
 //! See `crate::fuzzing`.
 
-use super::{BODY_LIMIT, COMMENT_LIMIT, RawComment, RawIssue, bound, clean_inbound};
+use super::{BODY_LIMIT, COMMENT_LIMIT, Marker, RawComment, RawIssue, bound, clean_inbound};
 
 pub(crate) fn issue(body: &[u8]) {
     if let Ok(raw) = serde_json::from_slice::<RawIssue>(body) {
@@ -9,7 +9,11 @@ pub(crate) fn issue(body: &[u8]) {
             BODY_LIMIT,
         );
         assert!(text.chars().count() <= BODY_LIMIT && !text.contains("<!--"));
-        let _ = raw.into_ref();
+        let stored = raw.body.clone();
+        let marker = Marker::new("0192f0c1", crate::marker::Kind::Plan);
+        let _ = raw.into_ref(&marker);
+        let written = marker.enclose("the plan", stored.as_deref());
+        assert!(marker.is_in(&written));
     }
 }
 

@@ -66,6 +66,63 @@ pub fn neutralise_line(text: &str) -> String {
     out
 }
 
+/// What a commit, its head and its message, would do on GitHub or hide from a reader; `None` where that is nothing.
+pub fn commit_effect(commit: &str) -> Option<String> {
+    if commit.chars().any(is_hidden) {
+        return Some("has characters that a reader cannot see".to_owned());
+    }
+    let (_, message) = commit.split_once("\n\n")?;
+    let mut before = "";
+    for line in message.split('\n') {
+        if let Some(at) = effects(line, before).first() {
+            let from = line[..*at]
+                .rfind(char::is_whitespace)
+                .map_or(0, |at| at + 1);
+            let word: String = line[from..]
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(60)
+                .collect();
+            return Some(if line[..*at].ends_with('@') {
+                format!("mentions {word} in its message")
+            } else {
+                format!("closes {word} by its message")
+            });
+        }
+        if !line.trim().is_empty() {
+            before = line;
+        }
+    }
+    None
+}
+
+fn is_hidden(c: char) -> bool {
+    c != BREAK && !matches!(c, '\n' | '\t') && (c.is_control() || is_invisible(c))
+}
+
+/// Where a line of a commit's message has to be broken. `before` is the line before it that is not blank.
+fn effects(line: &str, before: &str) -> Vec<usize> {
+    let last = before.split_whitespace().next_back();
+    let closes = has_closing_word(line) || last.is_some_and(has_closing_word);
+    let bytes = line.as_bytes();
+    line.char_indices()
+        .filter(|(i, c)| {
+            let next = bytes.get(i + 1).copied().unwrap_or(b' ');
+            let previous = i.checked_sub(1).map_or(b' ', |at| bytes[at]);
+            match c {
+                '@' => next.is_ascii_alphanumeric() && !previous.is_ascii_alphanumeric(),
+                '#' => closes && next.is_ascii_digit(),
+                'h' | 'H' => closes && is_gh_reference(bytes, *i),
+                '/' => closes && next.is_ascii_digit() && ends_in_reference(&bytes[..*i]),
+                _ => false,
+            }
+        })
+        .map(|(i, c)| i + c.len_utf8())
+        .collect()
+}
+
 /// Without characters that a reader cannot see or that reorder what they see; line ends as `\n`.
 pub fn visible(text: &str) -> String {
     text.replace("\r\n", "\n")

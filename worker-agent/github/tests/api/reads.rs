@@ -1,11 +1,12 @@
 //! Reads: repeated where that helps, bounded, and on our own host alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use mainloop_github::{Class, Client, Conditional, Error, Repo};
+use mainloop_github::{Class, Client, Conditional, Error, Options, Quota, Repo, Timeouts};
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Server, error, not_found, ok};
+use crate::server::{Answer, Seen, Server, error, not_found, ok};
 
 #[tokio::test]
 async fn read_is_repeated_while_github_is_out_of_order() {
@@ -51,6 +52,110 @@ async fn rate_limit_is_told_and_not_waited_for() {
 }
 
 #[tokio::test]
+async fn what_is_used_up_is_not_asked_for_until_another_token_comes() {
+    let left = |left: u64| {
+        move |_: &Seen| {
+            Answer::With(
+                200,
+                vec![
+                    ("x-ratelimit-limit", "5000".into()),
+                    ("x-ratelimit-remaining", left.to_string()),
+                    ("x-ratelimit-reset", "4000000000".into()),
+                ],
+                json!({"object": {"sha": "s1"}}),
+            )
+        }
+    };
+    let plenty = Server::start(left(4_999)).await;
+    let client = plenty.client();
+    for _ in 0..2 {
+        client.branch_head("main").await.unwrap();
+    }
+    assert_eq!(
+        (plenty.log().len(), client.quota().pause(4)),
+        (2, Duration::ZERO)
+    );
+
+    let last = Server::start(left(0)).await;
+    let quota = Quota::default();
+    let options = || Options {
+        quota: quota.clone(),
+        ..Options::default()
+    };
+    let client = last.client_with(options());
+    client.branch_head("main").await.unwrap();
+    // Another client of the same token knows as well.
+    for client in [client.clone(), last.client_with(options())] {
+        let refused = client.branch_head("main").await.unwrap_err();
+        let Class::RateLimited { until: Some(until) } = refused.class() else {
+            panic!("{refused}");
+        };
+        assert_eq!(until.as_second(), 4_000_000_000);
+    }
+    assert_eq!(last.log().len(), 1, "nothing was sent");
+    assert!(quota.pause(1) > Duration::from_hours(1));
+    client.renew(&"another".to_owned().into()).unwrap();
+    client.branch_head("main").await.unwrap();
+}
+
+#[tokio::test]
+async fn secondary_limit_is_kept_to_by_reads_writes_and_graphql() {
+    let server = Server::start(|_| {
+        Answer::With(
+            403,
+            vec![("retry-after", "3600".into())],
+            json!({"message": "You have exceeded a secondary rate limit."}),
+        )
+    })
+    .await;
+    let client = server.client();
+    let marker = mainloop_github::Marker::new("t", mainloop_github::MarkerKind::Plan);
+    for refused in [
+        client.repository().await.map(drop),
+        client.close_pull(1).await.map(drop),
+        client
+            .known_as("robot")
+            .ensure_comment(1, &marker, "x")
+            .await
+            .map(drop),
+    ] {
+        assert!(matches!(
+            refused.unwrap_err().class(),
+            Class::RateLimited { until: Some(_) }
+        ));
+    }
+    assert_eq!(server.log().len(), 1, "one was sent, and the others not");
+}
+
+#[tokio::test]
+async fn host_that_stops_answering_is_given_up_in_time() {
+    let stalls: [fn() -> Answer; 3] = [
+        || Answer::Silent,
+        || Answer::Stalled(b""),
+        || Answer::Stalled(b"{\"object\": "),
+    ];
+    for stall in stalls {
+        let server = Server::start(move |_| stall()).await;
+        let timeouts = Timeouts {
+            request: Duration::from_millis(50),
+            download: Duration::from_millis(50),
+            ..Timeouts::default()
+        };
+        let client = server.client_with(Options {
+            timeouts,
+            ..Options::default()
+        });
+        let read = client.branch_head("main").await.unwrap_err();
+        assert!(matches!(read, Error::Timeout { .. }), "{read}");
+        assert_eq!(read.class(), Class::Unavailable);
+        assert_eq!(server.log().len(), 4, "a read is repeated");
+        let written = client.close_pull(1).await.unwrap_err();
+        assert_eq!(written.class(), Class::Unavailable);
+        assert_eq!(server.log().len(), 5, "a write is not");
+    }
+}
+
+#[tokio::test]
 async fn token_that_github_refuses_is_unauthorized() {
     let server = Server::start(|_| error(401, "Bad credentials")).await;
     let refused = server.client().identity().await.unwrap_err();
@@ -81,13 +186,14 @@ async fn repository_tells_what_the_token_may_do() {
     let server = Server::start(|_| {
         ok(json!({
             "default_branch": "trunk", "html_url": "https://h/o/r", "clone_url": "https://h/o/r.git",
-            "archived": false, "has_issues": true, "private": true, "permissions": {"push": true, "pull": true},
+            "archived": false, "has_issues": true, "private": true, "size": 5000, "permissions": {"push": true, "pull": true},
         }))
     })
     .await;
     let repository = server.client().repository().await.unwrap();
     assert_eq!(repository.default_branch, "trunk");
     assert_eq!(repository.can_push, Some(true));
+    assert_eq!(repository.size_kib, 5000);
     assert!(repository.private && repository.has_issues && !repository.archived);
 }
 

@@ -6,7 +6,8 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use mainloop_github::{Client, Repo};
+use futures_util::StreamExt as _;
+use mainloop_github::{Client, Options, Repo};
 use serde_json::{Value, json};
 
 /// One request as it came in.
@@ -42,6 +43,10 @@ pub(crate) enum Answer {
     Text(String),
     /// The status line comes, and then the connection breaks.
     Broken,
+    /// Nothing comes.
+    Silent,
+    /// The head and these bytes come, and then nothing.
+    Stalled(&'static [u8]),
 }
 
 pub(crate) fn ok(value: Value) -> Answer {
@@ -95,13 +100,17 @@ impl Server {
 
     /// A client for `o/r` whose API is an Enterprise server's.
     pub(crate) fn client(&self) -> Client {
+        self.client_with(Options::default())
+    }
+
+    pub(crate) fn client_with(&self, options: Options) -> Client {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let base = format!("{}/api/v3", self.origin).parse().unwrap();
         let repo = Repo {
             owner: "o".into(),
             name: "r".into(),
         };
-        Client::new(&base, repo, &"token".to_owned().into()).unwrap()
+        Client::with(&base, repo, &"token".to_owned().into(), options).unwrap()
     }
 
     pub(crate) fn log(&self) -> Vec<Seen> {
@@ -131,6 +140,14 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     shared.log.lock().unwrap().push(seen.clone());
     let mut builder = Response::builder();
     match (shared.script)(&seen) {
+        Answer::Silent => std::future::pending().await,
+        Answer::Stalled(bytes) => {
+            let first =
+                futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(bytes))]);
+            builder.body(Body::from_stream(
+                first.chain(futures_util::stream::pending()),
+            ))
+        }
         Answer::Json(status, value) => builder.status(status).body(Body::from(value.to_string())),
         Answer::With(status, headers, value) => {
             builder = builder.status(status);

@@ -90,7 +90,6 @@ fn respond(store: &mut Store, seen: &Seen) -> Answer {
         }
         "PATCH /repos/o/r/issues/1" => {
             store.issues[0]["body"] = seen.body["body"].clone();
-            store.issues[0]["title"] = seen.body["title"].clone();
             return ok(store.issues[0].clone());
         }
         "PATCH /repos/o/r/issues/comments/1" => {
@@ -193,7 +192,65 @@ async fn issue_is_updated_in_place_and_only_when_it_differs() {
     assert_eq!(server.count("POST /repos/o/r/issues"), 1);
     assert_eq!(server.count("PATCH /repos/o/r/issues/1"), 1);
     let body = store.lock().unwrap().issues[0]["body"].clone();
-    assert_eq!(body, format!("second\n\n{}\n", plan()));
+    let body = body.as_str().unwrap();
+    assert!(
+        body.starts_with("<!-- mainloop:begin=0192f0c1 kind=plan hash=")
+            && body.ends_with(&format!("-->\nsecond\n\n{}\n", plan())),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn what_people_wrote_around_our_text_and_as_its_title_stays() {
+    let (server, store) = start(Store::default()).await;
+    let client = server.client();
+    let made = client
+        .ensure_planning_issue(&plan(), "Plan", "first")
+        .await
+        .unwrap();
+    assert!(!made.edited);
+    {
+        let mut store = store.lock().unwrap();
+        let body = store.issues[0]["body"].as_str().unwrap().to_owned();
+        let inside = body.replace("first", "forged");
+        store.issues[0]["body"] = json!(format!("A word before.\n\n{inside}\nA word after.\n"));
+        store.issues[0]["title"] = json!("A better title");
+    }
+    let found = client
+        .update_planning_issue(1, &plan(), "second")
+        .await
+        .unwrap();
+    assert!(found.edited);
+    let issue = store.lock().unwrap().issues[0].clone();
+    assert_eq!(issue["title"], "A better title");
+    let body = issue["body"].as_str().unwrap();
+    assert!(
+        body.starts_with("A word before.\n") && body.ends_with("\nA word after.\n"),
+        "{body}"
+    );
+    assert!(
+        body.contains("\nsecond\n") && !body.contains("forged"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn issue_of_ours_that_is_gone_is_told_and_not_made_again() {
+    let (server, _) = start(Store {
+        issues: vec![issue(1, "robot", "Plan", "somebody emptied it")],
+        ..Store::default()
+    })
+    .await;
+    let client = server.client();
+    let gone = client.update_planning_issue(2, &plan(), "body").await;
+    assert!(gone.unwrap_err().is_gone());
+    let unmarked = client
+        .update_planning_issue(1, &plan(), "body")
+        .await
+        .unwrap();
+    assert!(unmarked.edited);
+    assert_eq!(server.count("POST /repos/o/r/issues"), 0);
+    assert_eq!(server.count("PATCH /repos/o/r/issues/1"), 0);
 }
 
 #[tokio::test]
@@ -244,9 +301,10 @@ async fn comment_is_one_per_marker() {
     client.ensure_comment(1, &other, "ready").await.unwrap();
     let store = store.lock().unwrap();
     assert_eq!(store.comments.len(), 2);
-    assert_eq!(
-        store.comments[0]["body"],
-        format!("CI passed\n\n{}\n", plan())
+    let body = store.comments[0]["body"].as_str().unwrap();
+    assert!(
+        body.ends_with(&format!("-->\nCI passed\n\n{}\n", plan())),
+        "{body}"
     );
     assert_eq!(server.count("PATCH /repos/o/r/issues/comments/1"), 1);
 }

@@ -1,7 +1,7 @@
 //! What the proxies saw, for the driver of the attempt.
 //!
 //! Owns the queue between the data path and the driver. Putting an event never waits: spending is one slot that is
-//! overwritten, refusals are told once and dropped and counted when the driver does not keep up, and pushes are merged
+//! overwritten and read a moment later, refusals are told once and dropped and counted when the driver does not keep up, and pushes are merged
 //! with the push before them, so that none is lost and a harness that pushes in a loop cannot grow the queue. What a
 //! harness provokes stays with the task for ever, so a loop of it may not become a loop of events.
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::model::Usage;
 
@@ -24,6 +25,10 @@ const REFUSALS: usize = 128;
 
 /// Longest text taken from the harness into an event, in bytes.
 const TEXT: usize = 256;
+
+/// How long spending waits for more of it: the replies of subagents end together, and telling the plane must not take the
+/// processor from the last bytes of a reply.
+const SPEND_PAUSE: Duration = Duration::from_millis(20);
 
 /// One observation of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,17 +127,32 @@ impl Events {
     pub async fn recv(&mut self) -> Option<Event> {
         loop {
             let woken = self.0.notify.notified();
-            {
+            let due = {
                 let mut state = self.0.lock();
-                if let Some(event) = state.queue.pop_front().or_else(|| state.spend.take()) {
+                if let Some(event) = state.queue.pop_front() {
                     return Some(event);
                 }
-                if state.sinks == 0 {
-                    return None;
+                let due = state.spend.as_ref().map(|(_, due)| *due);
+                if state.sinks == 0 || due.is_some_and(|due| due <= Instant::now()) {
+                    return state.spend.take().map(|(event, _)| event);
                 }
+                due
+            };
+            match due {
+                // Either way it looks again.
+                Some(due) => drop(tokio::time::timeout_at(due, woken).await),
+                None => woken.await,
             }
-            woken.await;
         }
+    }
+
+    /// What is there now, spending that still waits among it.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        let mut state = self.0.lock();
+        state
+            .queue
+            .pop_front()
+            .or_else(|| state.spend.take().map(|(event, _)| event))
     }
 
     /// How many events were dropped since this was asked last: too many of a kind, or the driver did not keep up.
@@ -202,7 +222,8 @@ impl Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Event>,
-    spend: Option<Event>,
+    /// The newest, and when it may be read.
+    spend: Option<(Event, Instant)>,
     told: HashMap<Discriminant<Event>, HashSet<String>>,
     sinks: usize,
     dropped: u64,
@@ -211,7 +232,11 @@ struct State {
 impl State {
     fn put(&mut self, event: Event) {
         if matches!(event, Event::Spend { .. }) {
-            self.spend = Some(event);
+            let due = self
+                .spend
+                .take()
+                .map_or_else(|| Instant::now() + SPEND_PAUSE, |(_, due)| due);
+            self.spend = Some((event, due));
             return;
         }
         if let Some(refusal) = event.refusal() {
@@ -253,6 +278,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn push(old: &str, new: &str) -> Event {
@@ -330,6 +357,24 @@ mod tests {
         ));
         drop(sink);
         assert_eq!(events.recv().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn spending_is_read_a_moment_later_and_at_the_end_at_once() {
+        let spend = |total_micros| Event::Spend {
+            total_micros,
+            usage: Usage::default(),
+        };
+        let (sink, mut events) = channel();
+        sink.put(spend(1));
+        assert_eq!(events.recv().now_or_never(), None);
+        sink.put(spend(2));
+        assert_eq!(events.recv().await, Some(spend(2)));
+        sink.put(spend(3));
+        assert_eq!(events.try_recv(), Some(spend(3)));
+        sink.put(spend(4));
+        drop(sink);
+        assert_eq!(events.recv().now_or_never(), Some(Some(spend(4))));
     }
 
     #[test]

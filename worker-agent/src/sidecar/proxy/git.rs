@@ -1,18 +1,24 @@
 //! The git proxy: smart HTTP for exactly one repository, and pushes to exactly one branch.
 //!
 //! It puts the code host's token in. The path upstream is built from the task's repository and never from what the
-//! client wrote. A push is read up to the end of its command section before any of it goes on; its pack is streamed
-//! and never held. A push counts only when the code host's own report says `ok`. Redirects are neither followed nor
+//! client wrote. A push is read up to the end of its command section before any of it goes on. Where a screen looks at
+//! pushes, it is held on disk until the screen has seen all of it; else its pack is streamed. A push counts only when
+//! the code host's own report says `ok`. Redirects are neither followed nor
 //! passed on: a renamed repository fails with a text that says so.
 
+mod advertise;
 mod commands;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod pack;
 mod pktline;
 mod report;
+pub mod screen;
+mod spool;
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -29,16 +35,19 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use url::Url;
 
 use self::commands::{Command, Head};
 use self::report::{Outcome, Report};
+use self::screen::Trouble;
+pub use self::screen::{HeldChange, Refusal, Screen, WorkflowFiles};
+use self::spool::Spool;
 use super::body::{Body, BodyError, full, strip_hop_by_hop, text};
 use super::event::{Event, Sink, clip};
 use super::tasks::Tasks;
-use super::upstream::{self, Base, Upstream};
+use super::upstream::{self, Base, Heard, Upstream};
 
 /// Bytes of a refused push that are read before it is answered: git reads the answer only when it has sent all.
 const DRAINED: usize = 64 * 1024 * 1024;
@@ -62,6 +71,17 @@ pub struct Options {
     pub branch: String,
     /// The code host's token; without one, requests go without credentials.
     pub token: Option<SecretString>,
+    /// Looks at pushes; without it they pass as they come.
+    pub screen: Option<Screening>,
+}
+
+/// How pushes are looked at.
+#[derive(Clone, Debug)]
+pub struct Screening {
+    /// What for.
+    pub options: screen::Options,
+    /// Folder for a push meanwhile. The harness must not see it.
+    pub dir: PathBuf,
 }
 
 /// Whether pushes may pass. Closed at first. A push of which not all was sent when it closes is cut.
@@ -105,15 +125,20 @@ pub(super) struct Git {
     token: RwLock<Option<SecretString>>,
     gate: PushGate,
     upstream: Arc<Upstream>,
+    /// How long no byte may pass.
+    silence: Duration,
     tasks: Tasks,
     sink: Sink,
+    screen: Option<(Screen, PathBuf)>,
+    /// One push at a time is held.
+    turns: Arc<Semaphore>,
 }
 
 impl Git {
     pub(super) fn new(
         options: Options,
         base: Base,
-        upstream: Arc<Upstream>,
+        (upstream, silence): (Arc<Upstream>, Duration),
         tasks: Tasks,
         sink: Sink,
     ) -> Self {
@@ -124,13 +149,22 @@ impl Git {
             token: RwLock::new(options.token),
             gate: PushGate::default(),
             upstream,
+            silence,
             tasks,
             sink,
+            screen: options
+                .screen
+                .map(|screening| (Screen::new(screening.options), screening.dir)),
+            turns: Arc::new(Semaphore::new(1)),
         }
     }
 
     pub(super) fn gate(&self) -> PushGate {
         self.gate.clone()
+    }
+
+    pub(super) fn screen(&self) -> Option<Screen> {
+        self.screen.as_ref().map(|(screen, _)| screen.clone())
     }
 
     pub(super) fn set_token(&self, token: Option<SecretString>) {
@@ -171,15 +205,20 @@ impl Git {
                 if !self.gate.is_open() {
                     return self.refuse(None, GATE_CLOSED);
                 }
-                self.pass(
-                    Method::GET,
-                    service,
-                    query,
-                    &head.headers,
-                    full(Bytes::new()),
-                    None,
-                )
-                .await
+                let answer = self
+                    .pass(
+                        Method::GET,
+                        service,
+                        query,
+                        &head.headers,
+                        full(Bytes::new()),
+                        None,
+                    )
+                    .await;
+                match self.screen {
+                    Some(_) => advertise::without_thin_packs(answer).await,
+                    None => answer,
+                }
             }
             (&Method::POST, "/git-upload-pack", "") => {
                 let body = body.map_err(Into::into).boxed_unsync();
@@ -249,12 +288,22 @@ impl Git {
         let Some(leave) = self.gate.leave() else {
             return self.turn_away(Some(&command), GATE_CLOSED, body).await;
         };
-        let whole = Replayed {
-            chunks,
-            rest: body,
-            closed: Box::pin(leave.cancelled_owned()),
-        }
-        .boxed_unsync();
+        let whole = match &self.screen {
+            Some((screen, dir)) => {
+                let section = commands::section(&buffer);
+                let held = self.held(screen, dir, section, chunks, &mut body, &command, leave);
+                match held.await {
+                    Ok(whole) => whole,
+                    Err(reason) => return self.turn_away(Some(&command), &reason, body).await,
+                }
+            }
+            None => Replayed {
+                chunks,
+                rest: body,
+                closed: Box::pin(leave.cancelled_owned()),
+            }
+            .boxed_unsync(),
+        };
         self.pass(
             Method::POST,
             "/git-receive-pack",
@@ -264,6 +313,43 @@ impl Git {
             Some(command),
         )
         .await
+    }
+
+    /// Takes all of a push and has it looked at. Why it does not pass otherwise.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the parts of one push that is half read"
+    )]
+    async fn held(
+        &self,
+        screen: &Screen,
+        dir: &Path,
+        section: usize,
+        mut chunks: VecDeque<Bytes>,
+        rest: &mut Incoming,
+        command: &Command,
+        leave: CancellationToken,
+    ) -> Result<Body, String> {
+        screen.begin();
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|_| GATE_CLOSED.to_owned())?;
+        let head = commands::split(&mut chunks, section);
+        let taken = Spool::take(dir, turn, head, chunks, rest, &leave).await;
+        let spool = taken.map_err(|error| match error {
+            spool::Error::TooLarge => screen.give_up(error.to_string()),
+            other => other.to_string(),
+        })?;
+        let read = spool.pack().await.map_err(|error| error.to_string())?;
+        let pack = read.map_err(|error| screen.give_up(error.to_string()))?;
+        match screen.check(command, &pack).await {
+            Ok(()) => {}
+            Err(error @ Trouble::Unreadable(_)) => {
+                return Err(screen.give_up(error.to_string()));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        let body = spool.body(leave).await.map_err(|error| error.to_string())?;
+        Ok(body.boxed_unsync())
     }
 
     /// Only the flush itself goes on, whatever came after it.
@@ -302,14 +388,15 @@ impl Git {
             );
         };
         let mut request = Request::new(body);
-        *request.headers_mut() = self.headers(from, &method, command.is_some());
+        let is_read_here = command.is_some() || query == "service=git-receive-pack";
+        *request.headers_mut() = self.headers(from, &method, is_read_here);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         let answer = match &command {
             Some(command) => self.send_push(request, command.clone()).await,
             None => self
                 .upstream
-                .send(request)
+                .send(request, self.silence)
                 .await
                 .map(|response| response.map(Answered::Plain)),
         };
@@ -326,10 +413,16 @@ impl Git {
                     "the code host gave no answer"
                 };
                 self.lost(command, reason);
-                text(
-                    StatusCode::BAD_GATEWAY,
-                    "mainloop: the code host cannot be reached",
-                )
+                match error {
+                    upstream::Error::Silent { .. } => text(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "mainloop: the code host does not answer",
+                    ),
+                    _ => text(
+                        StatusCode::BAD_GATEWAY,
+                        "mainloop: the code host cannot be reached",
+                    ),
+                }
             }
         }
     }
@@ -341,13 +434,14 @@ impl Git {
         command: Command,
     ) -> Result<Response<Answered>, upstream::Error> {
         let (give, take) = oneshot::channel();
-        let (upstream, tasks, sink) = (
+        let (upstream, silence, tasks, sink) = (
             Arc::clone(&self.upstream),
+            self.silence,
             self.tasks.clone(),
             self.sink.clone(),
         );
         self.tasks.spawn(async move {
-            let answer = upstream.send(request).await.map(|response| {
+            let answer = upstream.send(request, silence).await.map(|response| {
                 let accepted = response.status().is_success();
                 response.map(|inner| {
                     if !accepted {
@@ -369,7 +463,7 @@ impl Git {
 
     /// The headers that go on. Never those that frame a body: its length is what the body says of itself, for a head
     /// and a body that disagree would let the client write a request of its own behind this one.
-    fn headers(&self, from: &HeaderMap, method: &Method, push: bool) -> HeaderMap {
+    fn headers(&self, from: &HeaderMap, method: &Method, is_read_here: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let protocol = HeaderName::from_static("git-protocol");
         let always = [
@@ -386,7 +480,7 @@ impl Git {
                 headers.insert(name, value.clone());
             }
         }
-        if push {
+        if is_read_here {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
@@ -427,7 +521,7 @@ impl Git {
         let body = match body {
             Answered::Plain(inner) => {
                 self.lost(command, &format!("the code host answered {}", head.status));
-                inner.map_err(Into::into).boxed_unsync()
+                inner.boxed_unsync()
             }
             Answered::Watched(watched) => watched.boxed_unsync(),
         };
@@ -521,12 +615,12 @@ impl hyper::body::Body for Replayed {
 
 /// An answer of the code host.
 enum Answered {
-    Plain(Incoming),
+    Plain(Heard),
     Watched(Watched),
 }
 
 /// The code host's answer to a push that it took; when the client goes before the end, it is read to its end without it.
-struct Watched(Option<(Incoming, Watch)>, Tasks);
+struct Watched(Option<(Heard, Watch)>, Tasks);
 
 impl hyper::body::Body for Watched {
     type Data = Bytes;
@@ -550,7 +644,7 @@ impl hyper::body::Body for Watched {
             Poll::Ready(_) => self.0 = None,
             Poll::Pending => {}
         }
-        polled.map_err(Into::into)
+        polled
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -22,6 +22,7 @@ mod usage;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -41,7 +42,7 @@ pub use usage::{Price, Usage};
 use self::meter::Charge;
 use super::body::{Body, BodyError, full, strip_hop_by_hop};
 use super::event::{Event, Sink, clip};
-use super::upstream::{Base, Upstream};
+use super::upstream::{self, Base, Heard, Upstream};
 use crate::sidecar::claude::classify::BUDGET_PREFIX;
 
 /// The API's own limit on a request.
@@ -94,11 +95,18 @@ pub(super) struct Model {
     meter: Meter,
     slots: Arc<Semaphore>,
     upstream: Arc<Upstream>,
+    /// How long no byte may pass.
+    silence: Duration,
     sink: Sink,
 }
 
 impl Model {
-    pub(super) fn new(options: Options, base: Base, upstream: Arc<Upstream>, sink: Sink) -> Self {
+    pub(super) fn new(
+        options: Options,
+        base: Base,
+        (upstream, silence): (Arc<Upstream>, Duration),
+        sink: Sink,
+    ) -> Self {
         Self {
             base,
             models: options.models,
@@ -107,6 +115,7 @@ impl Model {
             meter: Meter::new(options.budget_micros, options.spent_micros, sink.clone()),
             slots: Arc::new(Semaphore::new(IN_FLIGHT)),
             upstream,
+            silence,
             sink,
         }
     }
@@ -189,7 +198,7 @@ impl Model {
         *upstream.method_mut() = Method::POST;
         *upstream.uri_mut() = uri;
         *upstream.headers_mut() = headers;
-        match self.upstream.send(upstream).await {
+        match self.upstream.send(upstream, self.silence).await {
             Ok(response) => Ok(self.answer(response, charge, slot)),
             Err(error) => {
                 if let Some(mut charge) = charge {
@@ -203,11 +212,18 @@ impl Model {
                     error = &error as &dyn std::error::Error,
                     "the model host gave no answer"
                 );
-                Err(api_error(
-                    StatusCode::BAD_GATEWAY,
-                    "api_error",
-                    "the model host cannot be reached",
-                ))
+                Err(match error {
+                    upstream::Error::Silent { .. } => api_error(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "api_error",
+                        "the model host does not answer",
+                    ),
+                    _ => api_error(
+                        StatusCode::BAD_GATEWAY,
+                        "api_error",
+                        "the model host cannot be reached",
+                    ),
+                })
             }
         }
     }
@@ -254,7 +270,7 @@ impl Model {
 
     fn answer(
         &self,
-        response: Response<Incoming>,
+        response: Response<Heard>,
         charge: Option<Charge>,
         slot: Option<OwnedSemaphorePermit>,
     ) -> Response<Body> {
@@ -423,7 +439,7 @@ fn refusal(status: StatusCode, kind: &str, message: &str) -> Response<Body> {
 
 /// A reply on its way; it holds its slot and its charge until it ends or is dropped.
 struct Passed {
-    inner: Incoming,
+    inner: Heard,
     reading: Option<Reading>,
     _slot: Option<OwnedSemaphorePermit>,
 }
@@ -450,7 +466,7 @@ impl hyper::body::Body for Passed {
         if ended && let Some(mut reading) = self.reading.take() {
             reading.charge.whole();
         }
-        polled.map(|frame| frame.map(|result| result.map_err(Into::into)))
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

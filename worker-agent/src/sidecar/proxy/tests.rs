@@ -4,6 +4,8 @@
 mod forward;
 mod git;
 mod model;
+mod screen;
+mod stalls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,9 @@ use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 
-use super::{Credential, Event, Events, Options, Proxy, forward as fwd, git as g, model as m};
+use super::{
+    Credential, Event, Events, Options, Proxy, Timeouts, forward as fwd, git as g, model as m,
+};
 
 /// How long anything may take before a test says what it waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,8 +63,10 @@ impl World {
                 repository: "r".into(),
                 branch: "mainloop/task".into(),
                 token: Some("git-token".into()),
+                screen: None,
             },
             forward: fwd::Options::default(),
+            timeouts: Timeouts::default(),
         };
         edit(&mut options);
         let (proxy, events) = Proxy::start(options).await.unwrap();

@@ -1,5 +1,6 @@
 //! A started sandbox: from the first fork to the last process gone.
 
+use std::ffi::OsString;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::limits::{Held, Strain};
 use super::{Isolation, Sandbox, bubblewrap, host, mounts};
 use crate::channel::{AcceptError, Harness, Listener, Notice};
 
@@ -42,6 +44,7 @@ pub struct Running {
     inner: Option<Pid>,
     /// It leads a session of its own, as there is no PID namespace to end.
     unwalled: bool,
+    held: Held,
     stderr: Arc<Mutex<Vec<u8>>>,
     reading: JoinHandle<()>,
 }
@@ -71,7 +74,8 @@ impl Sandbox {
     pub async fn start(&self) -> Result<Worker, StartError> {
         self.prepare()?;
         let listener = Listener::bind(&self.control_socket())?;
-        let mut running = self.spawn()?;
+        let held = Held::make(&self.limits, &self.name, &self.groups(), self.counts());
+        let mut running = self.spawn(held)?;
         let uid = self
             .ids
             .map_or_else(|| nix::unistd::geteuid().as_raw(), |ids| ids.uid);
@@ -83,13 +87,24 @@ impl Sandbox {
                 return Err(StartError::Ended { status, stderr: running.stderr() });
             }
         };
-        let Ok(accepted) = accepted else {
-            return Err(StartError::Silent {
-                stderr: running.stderr(),
-            });
+        let accepted = match accepted {
+            Ok(Ok(accepted)) => accepted,
+            other => {
+                let error = match other {
+                    Ok(Err(error)) => error.into(),
+                    _ => StartError::Silent {
+                        stderr: running.stderr(),
+                    },
+                };
+                // So that its groups go with it.
+                let _ = running.kill().await;
+                return Err(error);
+            }
         };
-        let accepted = accepted?;
         running.inner = accepted.pid.map(Pid::from_raw);
+        if let Some(inner) = running.inner {
+            running.held.verify(inner);
+        }
         Ok(Worker {
             harness: accepted.harness,
             notices: accepted.notices,
@@ -97,12 +112,8 @@ impl Sandbox {
         })
     }
 
-    fn spawn(&self) -> Result<Running, StartError> {
-        let mut command = self.command();
-        if let Some(ids) = self.ids {
-            // Supplementary groups are dropped with it.
-            command.gid(ids.gid).uid(ids.uid);
-        }
+    fn spawn(&self, held: Held) -> Result<Running, StartError> {
+        let mut command = self.command(&held);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -116,51 +127,69 @@ impl Sandbox {
             child,
             inner: None,
             unwalled: self.isolation == Isolation::None,
+            held,
             stderr,
             reading,
         })
     }
 
-    /// The command that runs the harness. Its environment is made up; nothing of the sidecar's own is in it.
-    fn command(&self) -> Command {
+    /// The command that becomes the harness. Its environment is made up; nothing of the sidecar's own is in it.
+    fn command(&self, held: &Held) -> Command {
+        let mut command = Command::new(&self.agent);
+        command.arg("enter");
+        for entrance in held.entrances() {
+            command.arg("--group").arg(entrance);
+        }
+        command.args(["--file-bytes", &self.limits.disk().to_string()]);
+        if let Some(ids) = self.ids {
+            command.args(["--uid", &ids.uid.to_string(), "--gid", &ids.gid.to_string()]);
+        }
+        command.arg("--").env_clear();
         match &self.isolation {
             Isolation::Bubblewrap { program, tmp_bytes } => {
-                let mut command = Command::new(program);
                 command
-                    .env_clear()
+                    .arg(program)
                     .args(bubblewrap::arguments(self, *tmp_bytes));
                 // Out of the terminal's reach at once; inside there is a session of its own.
                 command.process_group(0);
-                command
             }
             Isolation::None => {
-                let mut command = Command::new(&self.agent);
                 command
-                    .env_clear()
-                    .envs(mounts::environment(&self.toolchains));
-                command
+                    .arg(&self.agent)
                     .args(["harness", "--own-session", "--port", "0", "--control"])
-                    .arg(self.control_socket());
-                command
+                    .arg(self.control_socket())
                     .arg("--proxy")
                     .arg(self.proxy_socket())
                     .arg("--work")
-                    .arg(&self.work);
-                command
+                    .arg(&self.work)
+                    .envs(mounts::environment(&self.toolchains));
             }
         }
+        if let Some(processes) = held.processes() {
+            command.args([OsString::from("--processes"), processes.to_string().into()]);
+        }
+        command
+    }
+
+    /// A limit on processes counts those of the user namespace that sets it since Linux 5.14, and all of the user's before.
+    fn counts(&self) -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let is_own = self.isolation != Isolation::None && counts_by_namespace(&release);
+        self.ids.is_some() || is_own
     }
 
     fn not_spawned(&self, source: io::Error) -> StartError {
-        let program = match &self.isolation {
-            Isolation::Bubblewrap { program, .. } => program,
-            Isolation::None => &self.agent,
-        };
         StartError::Spawn {
-            program: program.display().to_string(),
+            program: self.agent.display().to_string(),
             source,
         }
     }
+}
+
+fn counts_by_namespace(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse::<u32>().ok();
+    (next(), next()) >= (Some(5), Some(14))
 }
 
 impl Running {
@@ -181,18 +210,36 @@ impl Running {
         String::from_utf8_lossy(&stderr[start..]).trim().to_owned()
     }
 
+    /// What holds for it.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// What the kernel did to it at its limits.
+    pub fn strain(&self) -> Strain {
+        self.held.strain()
+    }
+
     /// Ends the sandbox: asks the harness, waits a little, then kills. When this returns no process of it is left:
     /// bubblewrap ends only after the kernel has emptied the PID namespace.
     pub async fn end(mut self, harness: &Harness) -> io::Result<ExitStatus> {
         let _ = timeout(END_WITHIN, harness.shutdown()).await;
         if let Ok(status) = timeout(END_WITHIN, self.child.wait()).await {
+            self.held.remove().await;
             return status;
         }
         self.kill().await
     }
 
-    /// Kills the sandbox and waits until it is empty. Without a wall, what left the session stays.
+    /// Kills the sandbox and waits until it is empty. Without a wall and without control groups, what left the session
+    /// stays.
     pub async fn kill(mut self) -> io::Result<ExitStatus> {
+        let status = self.kill_all().await;
+        self.held.remove().await;
+        status
+    }
+
+    async fn kill_all(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
         }

@@ -1,9 +1,10 @@
 //! `Plan`: Claude reads the repository and writes a plan; the plan goes to the issue and to the plane.
 
 use aws_lc_rs::digest;
-use mainloop_github::{MarkerKind, text};
+use mainloop_github::{IssueRef, MarkerKind, text};
 use mainloop_proto::v1::{
-    FailureReason, Link, NothingToChange, PlanReady, PlanWork, PlanningStarted, milestone::Fact,
+    FailureReason, IssueChange, Link, NothingToChange, PlanReady, PlanWork, PlanningStarted,
+    milestone::Fact,
 };
 
 use super::Failure;
@@ -27,7 +28,9 @@ pub(super) async fn plan(
         .link
         .report(version, Fact::PlanningStarted(PlanningStarted {}));
     worker.close_superseded().await;
-    let asked = worker.prompt_task().await?;
+    let asked = worker
+        .prompt_task(version, !work.previous_plan.is_empty())
+        .await?;
     let (harness, _) = worker.work_tree().await?;
     let delimiter = prompts::Delimiter::random();
     let mut prompt = if work.feedback.is_empty() {
@@ -83,10 +86,11 @@ async fn nothing_to_change(worker: &mut Worker, version: i64, reason: &str) -> R
             worker.task.short_id
         );
         worker.link.writable().await;
-        worker
-            .github
-            .ensure_comment(number, &worker.marker(MarkerKind::Plan), &body)
-            .await?;
+        let marker = worker.marker(MarkerKind::Plan);
+        match worker.github.ensure_comment(number, &marker, &body).await {
+            Err(error) if error.is_gone() => worker.issue_changed(version, IssueChange::Gone),
+            other => drop(other?),
+        }
     }
     worker.hand_over();
     let fact = NothingToChange {
@@ -117,7 +121,8 @@ impl PlanKeeper for Keeper {
         }
         let plan = plan.replace('\0', "\u{fffd}");
         let stage = text::PlanStage::Proposed;
-        let issue = write_plan(worker, &plan, self.revision, stage).await?;
+        let issue = write_plan(worker, self.version, &plan, self.revision, stage).await?;
+        worker.tell_assumed().await?;
         let fact = PlanReady {
             hash: hash(&plan),
             text: plan,
@@ -135,9 +140,11 @@ impl PlanKeeper for Keeper {
 }
 
 /// Puts the plan where people read it: a comment on the issue that a person wrote, else the body of an issue of ours.
-/// Where the repository has no issues, the plane alone has it.
+/// Where the repository has no issues, or a person deleted the issue, the plane alone has it. What people changed there
+/// is told, and changes nothing.
 pub(super) async fn write_plan(
     worker: &mut Worker,
+    version: i64,
     plan: &str,
     revision: i32,
     stage: text::PlanStage,
@@ -155,28 +162,70 @@ pub(super) async fn write_plan(
     });
     let marker = worker.marker(MarkerKind::Plan);
     worker.link.writable().await;
-    let issue = match u64::try_from(worker.task.issue_number) {
-        Ok(number) if number > 0 => {
-            let comment = worker.github.ensure_comment(number, &marker, &body).await?;
-            Link {
-                number: worker.task.issue_number,
+    let written = match (worker.issue_number(), worker.task.issue_number) {
+        (Some(number), 1..) => worker
+            .github
+            .ensure_comment(number, &marker, &body)
+            .await
+            .map(|comment| Written {
+                number,
                 url: comment.url,
-            }
-        }
-        _ => {
+                open: true,
+                edited: comment.edited,
+            }),
+        (Some(number), _) => worker
+            .github
+            .update_planning_issue(number, &marker, &body)
+            .await
+            .map(Written::from),
+        (None, _) => {
             let title = text::title(&worker.task.title);
-            let issue = worker
+            worker
                 .github
                 .ensure_planning_issue(&marker, &title, &body)
-                .await?;
-            Link {
-                number: i32::try_from(issue.number).unwrap_or(i32::MAX),
-                url: issue.url,
-            }
+                .await
+                .map(Written::from)
         }
     };
+    let written = match written {
+        Err(error) if error.is_gone() => {
+            worker.issue_changed(version, IssueChange::Gone);
+            worker.task.issue = None;
+            return Ok(None);
+        }
+        other => other?,
+    };
+    let issue = Link {
+        number: i32::try_from(written.number).unwrap_or(i32::MAX),
+        url: written.url,
+    };
     worker.task.issue = Some(issue.clone());
+    if !written.open {
+        worker.issue_changed(version, IssueChange::Closed);
+    }
+    if written.edited {
+        worker.issue_changed(version, IssueChange::Edited);
+    }
     Ok(Some(issue))
+}
+
+/// Where the plan was written, and what was found there.
+struct Written {
+    number: u64,
+    url: String,
+    open: bool,
+    edited: bool,
+}
+
+impl From<IssueRef> for Written {
+    fn from(issue: IssueRef) -> Self {
+        Self {
+            number: issue.number,
+            url: issue.url,
+            open: issue.open,
+            edited: issue.edited,
+        }
+    }
 }
 
 /// SHA-256 in lower-case hex.

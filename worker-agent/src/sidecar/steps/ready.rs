@@ -3,11 +3,35 @@
 //! GitHub's call has no expected head. So: Claude cannot push (the gate is closed), look, act, look again, and take it
 //! back if a person moved the head meanwhile. A head that moved is reported; the plane has its checks awaited.
 
-use mainloop_github::{MarkerKind, text};
+use mainloop_github::{MarkerKind, PullState, text};
 use mainloop_proto::v1::{FailureReason, MarkReadyWork, MarkedReady, milestone::Fact};
 
 use super::Failure;
 use crate::sidecar::worker::Worker;
+
+/// Takes the draft flag off before the checks, because they skip drafts. A head that moved meanwhile is reported.
+pub(super) async fn ready_first(worker: &mut Worker, sha: &str) -> Result<Option<Fact>, Failure> {
+    let Some(number) = worker.pull_number() else {
+        return Ok(None);
+    };
+    let pull = worker.github.pull(number).await?;
+    if !pull.draft || pull.state != PullState::Open {
+        return Ok(None);
+    }
+    if let Some(moved) = worker.moved(&pull, sha).await? {
+        return Ok(Some(moved));
+    }
+    worker.link.writable().await;
+    let now = worker.github.mark_ready(&pull).await?;
+    worker.note(format!(
+        "marked pull request #{number} ready for review, because its checks skip drafts"
+    ));
+    let moved = worker.moved(&now, sha).await?;
+    if moved.is_some() {
+        worker.github.convert_to_draft(&now).await?;
+    }
+    Ok(moved)
+}
 
 pub(super) async fn mark_ready(
     worker: &mut Worker,
@@ -57,6 +81,7 @@ pub(super) async fn mark_ready(
         summary: &worker.task.summary,
         sha: &work.sha,
         verdict: &mainloop_github::verdict(&checks),
+        limited: &checks.limited,
         fixes: u32::try_from(worker.task.ci_attempts).unwrap_or(0),
         cost: Some(worker.cost_usd()),
         task: &worker.task.short_id,

@@ -33,10 +33,10 @@ pub(super) async fn address_review(
         // A worker that answered all of them ended before it could say that it was done.
         let (harness, _) = worker.work_tree().await?;
         let summary = worker.task.summary.clone();
-        publish(worker, version, &harness, None).await?;
+        let summary = publish(worker, version, &harness, None, summary).await?;
         return report(worker, version, &harness, Some(work.sha.clone()), summary).await;
     }
-    let task = worker.prompt_task().await?;
+    let task = worker.prompt_task(version, true).await?;
     let (harness, _) = worker.work_tree().await?;
     let mut answers = Answers::to(&work.threads);
     let prompt = prompts::address_review(
@@ -47,7 +47,7 @@ pub(super) async fn address_review(
     );
     let names = answers.names();
     let summary = turn(worker, version, &harness, &prompt, &names, &mut answers).await?;
-    publish(worker, version, &harness, None).await?;
+    let summary = publish(worker, version, &harness, None, summary).await?;
     let changed = worker.head.as_deref() != Some(work.sha.as_str());
     for (index, thread) in work.threads.iter().enumerate() {
         let own = answers.given.remove(&name(index)).flatten();
@@ -67,7 +67,7 @@ pub(super) async fn rebase(
     if worker.is_over(version, &pull).await {
         return Ok(());
     }
-    let task = worker.prompt_task().await?;
+    let task = worker.prompt_task(version, true).await?;
     let (harness, _) = worker.work_tree().await?;
     let conflicts = harness.merge_base().await.map_err(Failure::git)?;
     let base = worker.base().await?.branch;
@@ -87,7 +87,8 @@ pub(super) async fn rebase(
         }
     }
     let message = format!("Merge {base} into {}", worker.branch);
-    publish(worker, version, &harness, Some(message)).await?;
+    let said = String::new();
+    publish(worker, version, &harness, Some(message), said).await?;
     if !harness
         .merge_state()
         .await

@@ -8,12 +8,16 @@ use mainloop_proto::v1::{
 
 use super::{Failure, plan};
 use crate::{
-    channel::{Diffstat, Harness},
+    channel::{self, Diffstat, Harness},
     sidecar::{
-        claude::{Mode, TurnEnd, prompts},
-        worker::{PlanKeeper, Talk, Worker},
+        claude::{FailureClass, Mode, TurnEnd, prompts},
+        proxy::Refusal,
+        worker::{Conversation, Leave, PlanKeeper, Talk, Worker},
     },
 };
+
+/// How often Claude is told why its push does not pass before a person is.
+const TOLD: u32 = 2;
 
 pub(super) async fn implement(
     worker: &mut Worker,
@@ -30,12 +34,13 @@ pub(super) async fn implement(
     worker.close_superseded().await;
     plan::write_plan(
         worker,
+        version,
         &work.plan,
         work.plan_revision,
         text::PlanStage::Approved,
     )
     .await?;
-    let task = worker.prompt_task().await?;
+    let task = worker.prompt_task(version, true).await?;
     let (harness, prepared) = worker.work_tree().await?;
     let prompt = prompts::implement(&task, &work.plan, &prompts::Delimiter::random());
     let prompt = if prepared.resumed {
@@ -45,7 +50,7 @@ pub(super) async fn implement(
     };
     let before = worker.head.clone();
     let summary = turn(worker, version, &harness, &prompt, &[], &mut NoPlan).await?;
-    publish(worker, version, &harness, None).await?;
+    let summary = publish(worker, version, &harness, None, summary).await?;
     report(worker, version, &harness, before, summary).await
 }
 
@@ -55,11 +60,12 @@ pub(super) async fn fix_ci(
     work: &FixCiWork,
 ) -> Result<(), Failure> {
     worker.task.ci_attempts = work.attempt;
-    let mut task = worker.prompt_task().await?;
+    let mut task = worker.prompt_task(version, true).await?;
     if !work.guidance.is_empty() {
         task.answers.push(prompts::Answered {
             question: "CI kept failing; how to go on?".to_owned(),
             answer: work.guidance.clone(),
+            assumed: false,
         });
     }
     let (harness, _) = worker.work_tree().await?;
@@ -84,7 +90,7 @@ pub(super) async fn fix_ci(
         &prompts::Delimiter::random(),
     );
     let summary = turn(worker, version, &harness, &prompt, &[], &mut NoPlan).await?;
-    publish(worker, version, &harness, None).await?;
+    let summary = publish(worker, version, &harness, None, summary).await?;
     report(worker, version, &harness, Some(work.sha.clone()), summary).await
 }
 
@@ -108,26 +114,108 @@ pub(super) async fn turn(
     harness.auto_push(true).await.map_err(Failure::git)?;
     let mut conversation = worker.converse(&talk).await?;
     let end = worker.turn(&talk, &mut conversation, prompt, keeper).await;
+    let budget_is_spent = matches!(
+        end,
+        Ok(TurnEnd::Failed {
+            class: FailureClass::Budget,
+            ..
+        })
+    );
+    let last_words = if budget_is_spent {
+        Some(wrap_up(worker, &talk, &mut conversation).await)
+    } else {
+        None
+    };
     worker.hang_up(conversation).await;
-    match end? {
-        TurnEnd::Completed { text, .. } => Ok(text),
-        other => Err(worker.turn_failure(other)),
+    let failure = match end? {
+        TurnEnd::Completed { text, .. } => return Ok(text),
+        other => worker.turn_failure(other),
+    };
+    let Some(last_words) = last_words else {
+        return Err(failure);
+    };
+    let message = text::title(&worker.task.title);
+    let pushed = match push(worker, version, harness, message).await {
+        Ok(()) => "What is done is pushed.".to_owned(),
+        // A person decides on the next attempt, which finds it.
+        Err(error) => format!("Not everything is pushed: {error}."),
+    };
+    show(worker, version, harness).await?;
+    Err(Failure {
+        message: format!("{}\n\n{pushed} {last_words}", failure.message),
+        ..failure
+    })
+}
+
+/// One short turn beyond the budget, to commit and to sum up. What a person reads of it.
+async fn wrap_up(worker: &mut Worker, talk: &Talk<'_>, conversation: &mut Conversation) -> String {
+    worker.note("the budget is spent: one last turn, to commit and to sum up".to_owned());
+    worker.allow_a_last_turn();
+    let prompt = prompts::wrap_up();
+    match worker.turn(talk, conversation, &prompt, &mut NoPlan).await {
+        Ok(TurnEnd::Completed { text, .. }) => {
+            format!("Claude's summary:\n\n{text}")
+        }
+        Ok(_) | Err(_) => "Claude did not come to sum up.".to_owned(),
     }
 }
 
-/// Publishes what the turn left, under the task's title where nothing else is said, and sees to the pull request.
+/// Commits what the turn left under `message`, and pushes.
+async fn push(
+    worker: &mut Worker,
+    version: i64,
+    harness: &Harness,
+    message: String,
+) -> Result<(), channel::Error> {
+    worker.link.writable().await;
+    worker.renew();
+    let pushed = harness.publish(message).await;
+    worker.drain_proxy_events(version);
+    pushed.map(drop)
+}
+
+/// Publishes what the turn left, under the task's title where nothing else is said, and sees to the pull request. Where the
+/// push does not pass as it is, a person or Claude is asked. The last words of the last turn, which are `summary` at first.
 pub(super) async fn publish(
     worker: &mut Worker,
     version: i64,
     harness: &Harness,
     message: Option<String>,
-) -> Result<(), Failure> {
-    worker.link.writable().await;
-    worker.renew();
+    mut summary: String,
+) -> Result<String, Failure> {
     let message = message.unwrap_or_else(|| text::title(&worker.task.title));
-    let published = harness.publish(message).await;
-    worker.drain_proxy_events(version);
-    published.map_err(Failure::git)?;
+    let mut told = 0;
+    loop {
+        let Err(error) = push(worker, version, harness, message.clone()).await else {
+            show(worker, version, harness).await?;
+            return Ok(summary);
+        };
+        let prompt = match worker.take_refusal() {
+            None => return Err(Failure::git(error)),
+            Some(Refusal::Held(held)) => {
+                harness.auto_push(false).await.map_err(Failure::git)?;
+                match worker.ask_leave(version, held).await {
+                    Leave::Given => continue,
+                    Leave::NotGiven(words) => prompts::change_not_allowed(&words),
+                }
+            }
+            Some(Refusal::Definitions(why) | Refusal::Message(why)) if told < TOLD => {
+                told += 1;
+                prompts::push_refused(&why)
+            }
+            Some(Refusal::Definitions(why)) => {
+                return Err(Failure::new(FailureReason::WorkflowRefused, why));
+            }
+            Some(Refusal::Message(why) | Refusal::Unreadable(why)) => {
+                return Err(Failure::new(FailureReason::PushRejected, why));
+            }
+        };
+        summary = turn(worker, version, harness, &prompt, &[], &mut NoPlan).await?;
+    }
+}
+
+/// Ends the pushes of a turn: what is on GitHub is told, and has its pull request.
+async fn show(worker: &mut Worker, version: i64, harness: &Harness) -> Result<(), Failure> {
     harness.auto_push(false).await.map_err(Failure::git)?;
     worker.refuse_pushes();
     // A push of an attempt that died before it could report is seen here, at the code host.
@@ -142,7 +230,7 @@ pub(super) async fn publish(
     if worker.head.is_some() {
         worker.ensure_pull(version).await?;
     }
-    Ok(())
+    worker.tell_assumed().await
 }
 
 /// Reports the result of what was published, against the head before it.

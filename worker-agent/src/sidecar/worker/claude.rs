@@ -28,6 +28,8 @@ use crate::{
 /// How long the CLI may take to exit when asked to; then it is killed with what is left of the step.
 const EXIT: Duration = Duration::from_secs(5);
 
+/// The signal of the kernel's that ends what takes too much memory.
+const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 /// How long a turn may take to end when it is interrupted.
 const INTERRUPTED: Duration = Duration::from_secs(30);
 /// Questions and blockers of one attempt that reach a person, at most. Behind them is something that goes in circles.
@@ -35,6 +37,9 @@ const MAX_ASKED: u32 = 64;
 /// What Claude is told then.
 const ASKED_ENOUGH: &str =
     "Nobody can be asked any more: there were too many questions. Decide yourself.";
+
+/// What follows an answer that nobody gave.
+const ASSUMED: &str = " (Nobody answered in time: this is what you recommend. Go on with it.)";
 
 /// Takes what a turn comes up with: a plan, or answers to reviewers.
 pub(crate) trait PlanKeeper {
@@ -251,7 +256,13 @@ impl Worker {
                     self.link.alive();
                     pulse.beat();
                     let looped = felt(&mut pulse, &event);
+                    let is_result = matches!(event, Event::ToolResult { .. });
                     self.heard(talk, handle, open, event, keeper).await?;
+                    if is_result && let Some(words) = self.host.strained() {
+                        self.note(words.clone());
+                        // An error means that the turn is over.
+                        let _ = handle.say(Uuid::new_v4(), &prompts::strained(&words)).await;
+                    }
                     if let Some(stall) = looped
                         && stalled.is_none()
                     {
@@ -464,13 +475,20 @@ impl Worker {
                     self.keep(command);
                     return;
                 };
-                let replies = replies(answer, asked.questions.len());
+                let assumed = answer.assumed;
+                let mut replies = replies(answer, asked.questions.len());
                 for (question, reply) in asked.questions.iter().zip(&replies) {
                     self.words.push(mainloop_proto::v1::HumanWord {
                         question: question.clone(),
                         text: reply.clone(),
+                        assumed,
                         time: Some(crate::sidecar::link::now()),
                     });
+                }
+                if assumed {
+                    for reply in &mut replies {
+                        reply.push_str(ASSUMED);
+                    }
                 }
                 // An error means that Claude no longer waits; the words are in the next prompt.
                 let _ = handle
@@ -523,6 +541,12 @@ impl Worker {
                         .filter(|until| *until > jiff::Timestamp::now());
                 }
                 failure
+            }
+            TurnEnd::ProcessExited {
+                signal: Some(SIGKILL),
+                ..
+            } if let Some(words) = self.host.short_of_memory() => {
+                Failure::new(FailureReason::OutOfMemory, words)
             }
             TurnEnd::ProcessExited {
                 code,
@@ -677,8 +701,10 @@ mod tests {
         let replies = |answers: &[&str], text: &str, questions| {
             let answer = AnswerCommand {
                 question_id: String::new(),
+                assumed: false,
                 answers: answers.iter().map(ToString::to_string).collect(),
                 text: text.to_owned(),
+                approved: false,
             };
             super::replies(answer, questions)
         };

@@ -1,22 +1,24 @@
 //! What a worker has on its host: the sandbox with the harness, and the proxies that are its only way out.
 
-use std::{path::PathBuf, time::Duration};
+use std::{iter, path::PathBuf, time::Duration};
 
+use futures_util::FutureExt;
 use ipnet::IpNet;
 use mainloop_github::{Client, Repo};
-use mainloop_proto::v1::{Credentials, ModelCredentialKind, Task, WorkerPolicy};
+use mainloop_proto::v1::{Credentials, ModelCredentialKind, Task, WorkerPolicy, WorkflowFiles};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::disk::Disk;
 use crate::{
     channel::{Harness, Notice},
     probe,
     sidecar::{
         config::Config,
         proxy::{self, Credential, Events, Proxy, PushGate, forward, git, model},
-        sandbox::{Ids, Isolation, Running, Sandbox, StartError, find_bubblewrap},
+        sandbox::{Ids, Isolation, Running, Sandbox, StartError, Strain, find_bubblewrap},
     },
 };
 
@@ -68,6 +70,7 @@ pub(super) struct Host {
     pub(super) proxy_events: Events,
     /// What the harness says unasked.
     pub(super) notices: Option<mpsc::Receiver<Notice>>,
+    pub(super) disk: Disk,
     /// The worker's own folder.
     dir: PathBuf,
     sandbox: Sandbox,
@@ -83,6 +86,10 @@ pub(super) struct Host {
 struct Started {
     harness: Harness,
     running: Running,
+    /// What the kernel had done to it when that was told last.
+    told: Strain,
+    /// How many of its processes had been killed for want of memory when the step began.
+    killed_before: u64,
 }
 
 fn url(what: &'static str, text: &str) -> Result<Url, Error> {
@@ -123,13 +130,22 @@ impl Host {
         let credentials = &renewals.borrow().clone();
         let sandbox = sandbox(&config)?;
         let dir = config.dir;
+        let disk = Disk::watch(dir.clone(), sandbox.work.clone(), sandbox.limits.clone());
         sandbox.prepare().map_err(Error::Sandbox)?;
+        let screening = git::Screening {
+            options: git::screen::Options {
+                github: github.clone(),
+                workflow_files: workflow_files(policy),
+            },
+            dir: dir.clone(),
+        };
         let options = proxy::Options {
             socket: sandbox.proxy_socket(),
             socket_mode: if sandbox.ids.is_some() { 0o666 } else { 0o600 },
             model: model_options(credentials, policy, task, spent_micros)?,
-            git: git_options(credentials, task, branch)?,
+            git: git_options(credentials, task, branch, screening)?,
             forward: forward_options(credentials, policy)?,
+            timeouts: proxy::Timeouts::default(),
         };
         let (proxy, proxy_events) = Proxy::start(options).await?;
         let renewing = tokio::spawn(renew(proxy.keys(), github, renewals));
@@ -137,6 +153,7 @@ impl Host {
             gate: proxy.gate(),
             proxy_events,
             notices: None,
+            disk,
             dir,
             sandbox,
             proxy,
@@ -157,8 +174,52 @@ impl Host {
         self.started = Some(Started {
             harness: worker.harness,
             running: worker.running,
+            told: Strain::default(),
+            killed_before: 0,
         });
         Ok(harness)
+    }
+
+    /// What holds the harness, where there is one.
+    pub(super) fn held(&self) -> Option<String> {
+        Some(self.started.as_ref()?.running.held().to_string())
+    }
+
+    /// A step begins: what happened to the harness before is not its doing.
+    pub(super) fn begin_step(&mut self) {
+        if let Some(started) = &mut self.started {
+            started.killed_before = started.running.strain().killed;
+        }
+    }
+
+    /// What the kernel did to the harness at its limits since this was asked last, in words.
+    pub(super) fn strained(&mut self) -> Option<String> {
+        let started = self.started.as_mut()?;
+        let now = started.running.strain();
+        let before = std::mem::replace(&mut started.told, now);
+        now.since(before, started.running.held())
+    }
+
+    /// Why memory was short in this step, where processes were killed for that.
+    pub(super) fn short_of_memory(&self) -> Option<String> {
+        let started = self.started.as_ref()?;
+        let before = Strain {
+            killed: started.killed_before,
+            ..started.told
+        };
+        let now = started.running.strain();
+        Strain {
+            not_started: 0,
+            ..now
+        }
+        .since(before, started.running.held())
+    }
+
+    /// The harness was started and has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.started
+            .as_ref()
+            .is_some_and(|started| started.harness.closed().now_or_never().is_some())
     }
 
     /// Why a sandbox does not start here and how to mend it, as the probe says; empty when it finds nothing, or where
@@ -176,6 +237,7 @@ impl Host {
             // Not in `run`: it is closed to the ids that the probe has.
             data: self.dir.clone(),
             toolchains: self.sandbox.toolchains.clone(),
+            limits: self.sandbox.limits.clone(),
         })
         .await;
         let mut text = String::new();
@@ -186,9 +248,19 @@ impl Host {
         text
     }
 
+    /// What looks at pushes.
+    pub(super) fn screen(&self) -> Option<proxy::Screen> {
+        self.proxy.screen()
+    }
+
     /// What the task has cost so far, in millionths of a US dollar.
     pub(super) fn spent_micros(&self) -> u64 {
         self.proxy.meter().spent_micros()
+    }
+
+    /// Lets the model cost so much more than the budget says.
+    pub(super) fn allow_micros(&self, micros: u64) {
+        self.proxy.meter().allow(micros);
     }
 
     /// The Claude Code CLI as the harness sees it.
@@ -236,8 +308,9 @@ impl Host {
         self.gate.close();
     }
 
-    /// Ends the harness, everything in its sandbox, and the proxies.
-    pub(super) async fn end(mut self) {
+    /// Ends the harness, everything in its sandbox, and the proxies; gives what these saw and nobody
+    /// read.
+    pub(super) async fn end(mut self) -> Vec<proxy::Event> {
         self.refuse_pushes();
         if let Some(started) = self.started
             && let Err(error) = started.running.end(&started.harness).await
@@ -245,6 +318,7 @@ impl Host {
             tracing::warn!(%error, "could not end the harness");
         }
         self.proxy.shutdown().await;
+        iter::from_fn(|| self.proxy_events.try_recv()).collect()
     }
 }
 
@@ -272,7 +346,7 @@ fn sandbox(config: &Config) -> Result<Sandbox, Error> {
     let isolation = if config.sandbox {
         Isolation::Bubblewrap {
             program: find_bubblewrap(None).ok_or(Error::NoBubblewrap)?,
-            tmp_bytes: Isolation::TMP_BYTES,
+            tmp_bytes: config.limits.tmp(),
         }
     } else {
         Isolation::None
@@ -287,6 +361,8 @@ fn sandbox(config: &Config) -> Result<Sandbox, Error> {
         run: config.dir.join("run"),
         toolchains: config.toolchains.clone(),
         ids,
+        name: config.attempt_id.clone(),
+        limits: config.limits.clone(),
     })
 }
 
@@ -322,6 +398,7 @@ fn git_options(
     credentials: &Credentials,
     task: &Task,
     branch: &str,
+    screening: git::Screening,
 ) -> Result<git::Options, Error> {
     let repository = task.repository.clone().unwrap_or_default();
     Ok(git::Options {
@@ -330,7 +407,17 @@ fn git_options(
         repository: repository.name,
         branch: branch.to_owned(),
         token: git_token(credentials),
+        screen: Some(screening),
     })
+}
+
+/// What policy does about pushes that change CI definitions; a person is asked where it says nothing.
+fn workflow_files(policy: &WorkerPolicy) -> git::WorkflowFiles {
+    match policy.workflow_files() {
+        WorkflowFiles::Unspecified | WorkflowFiles::Ask => git::WorkflowFiles::Ask,
+        WorkflowFiles::Allow => git::WorkflowFiles::Allow,
+        WorkflowFiles::Refuse => git::WorkflowFiles::Refuse,
+    }
 }
 
 fn git_token(credentials: &Credentials) -> Option<SecretString> {

@@ -3,27 +3,29 @@
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod left_out;
 
 use std::collections::BTreeMap;
 
 use mainloop_github::Class;
-use mainloop_proto::v1::{FailureReason, Task};
-use serde::Deserialize;
+use mainloop_proto::v1::{FailureReason, ProgressNoted, Task, milestone::Fact};
 
+use self::left_out::LeftOut;
 use super::{Worker, claude::notice};
 use crate::{
     channel::{self, AcceptError, Harness, Prepare, Prepared, Setup},
     sidecar::{
         claude::Guidance,
-        sandbox::{StartError, check_variables},
+        sandbox::StartError,
         steps::Failure,
+        wishes::{self, Wishes},
     },
 };
 
 /// Files of the base commit that tell Claude about the repository.
 const GUIDANCE: [&str; 2] = ["CLAUDE.md", "AGENTS.md"];
-/// The repository's own wishes.
-const WISHES: &str = ".mainloop.toml";
+/// What says which files Git LFS keeps, and which folders are other repositories.
+const LEFT_OUT: [&str; 2] = [".gitattributes", ".gitmodules"];
 /// Longest of these files, in bytes.
 const MAX_FILE: usize = 256 * 1024;
 /// Longest slug in a branch's name.
@@ -40,31 +42,11 @@ pub(crate) struct Base {
     pub(crate) env: BTreeMap<String, String>,
     /// Issues are on: without them the plan lives on the task alone.
     pub(crate) has_issues: bool,
+    /// What of it is not there, for Claude.
+    pub(crate) notes: Vec<String>,
     sha: String,
     setup: Vec<String>,
     is_set_up: bool,
-}
-
-/// `.mainloop.toml` of the base commit. It may add commands and environment, never mounts, hosts or credentials.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wishes {
-    /// Commands that make the work tree ready, run in its root.
-    setup: Vec<String>,
-    /// Environment of the commands and of Claude.
-    env: BTreeMap<String, String>,
-}
-
-impl Wishes {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|error| {
-            let message = error.message();
-            Failure::new(
-                FailureReason::Setup,
-                format!("{WISHES} of the base commit is not understood: {message}"),
-            )
-        })
-    }
 }
 
 /// The branch of a task that has pushed nothing yet.
@@ -116,6 +98,7 @@ impl Worker {
                 "it is read-only",
             ));
         }
+        self.fits(repository.size_kib)?;
         let is_default = self.task.base_ref.is_empty();
         let branch = if is_default {
             repository.default_branch
@@ -144,27 +127,49 @@ impl Worker {
                 });
             }
         }
-        let wishes: Wishes = match self.text_at(WISHES, &sha).await? {
-            Some(text) => Wishes::parse(&text)?,
+        let wishes = match self.text_at(wishes::FILE, &sha).await? {
+            Some(text) => Wishes::parse(&text)
+                .map_err(|message| Failure::new(FailureReason::Setup, message))?,
             None => Wishes::default(),
         };
-        check_variables(wishes.env.keys()).map_err(|error| {
-            Failure::new(
-                FailureReason::Setup,
-                format!("{WISHES} of the base commit is refused: {error}"),
-            )
-        })?;
+        let [attributes, modules] = LEFT_OUT;
+        let left_out = LeftOut::of(
+            &self.text_at(attributes, &sha).await?.unwrap_or_default(),
+            &self.text_at(modules, &sha).await?.unwrap_or_default(),
+        );
+        for text in left_out.for_people() {
+            let version = self.link.assignment().borrow().phase_version;
+            let fact = ProgressNoted { text };
+            self.link.note(version, Fact::ProgressNoted(fact));
+        }
         let base = Base {
             branch,
             guidance,
             env: wishes.env,
             has_issues: repository.has_issues,
+            notes: left_out.for_claude(),
             sha,
             setup: wishes.setup,
             is_set_up: false,
         };
+        if let Some(screen) = self.host.screen() {
+            screen.set_base(&base.branch, &base.sha);
+        }
         self.base = Some(base.clone());
         Ok(base)
+    }
+
+    /// Whether policy lets a repository of this size be cloned.
+    fn fits(&self, size_kib: u64) -> Result<(), Failure> {
+        let size = size_kib >> 10;
+        let limit = u64::try_from(self.policy.max_repository_mib).unwrap_or_default();
+        if limit == 0 || size <= limit {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureReason::RepositoryTooLarge,
+            format!("it has {size} MiB, and policy lets workers clone {limit} MiB"),
+        ))
     }
 
     async fn text_at(&self, path: &str, sha: &str) -> Result<Option<String>, Failure> {
@@ -183,8 +188,14 @@ impl Worker {
     /// A harness whose work tree stands on the task's branch as it was pushed, else on the base, and is set up.
     pub(crate) async fn work_tree(&mut self) -> Result<(Harness, Prepared), Failure> {
         let base = self.base().await?;
+        let was_there = self.host.held().is_some();
         let harness = match self.host.harness().await {
-            Ok(harness) => harness,
+            Ok(harness) => {
+                if let Some(held) = self.host.held().filter(|_| !was_there) {
+                    self.note(format!("limits: {held}"));
+                }
+                harness
+            }
             Err(error) => return Err(self.not_started(&error).await),
         };
         let repository = self.task.repository.clone().unwrap_or_default();
@@ -228,7 +239,7 @@ impl Worker {
                 done = &mut done => return done.map_err(|error| match error {
                     channel::Error::Failed(failure) => Failure::new(
                         FailureReason::Setup,
-                        format!("a setup command of {WISHES} failed: {failure}"),
+                        format!("a setup command of {} failed: {failure}", wishes::FILE),
                     ),
                     other => Failure::git(other),
                 }),

@@ -309,3 +309,35 @@ proptest! {
         prop_assert_eq!(neutralise(&text).replace(BREAK, ""), text);
     }
 }
+
+#[test]
+fn a_message_that_acts_on_github_is_told() {
+    let commit = |message: &str| format!("tree 1\nauthor a <a@b.example> 1 +0000\n\n{message}");
+    for (message, word) in [
+        ("Add x, as @eve asked", "mentions @eve"),
+        ("Fixes #12", "closes #12"),
+        ("Add x\n\nCloses: o/r#3", "closes o/r#3"),
+        ("This resolves\n#12", "closes #12"),
+        ("fix GH-12", "closes GH-12"),
+        ("Fix https://github.com/o/r/issues/7", "issues/7"),
+        ("```\nFixes #12\n```", "closes #12"),
+        ("a\u{1b}[2Jb", "cannot see"),
+        ("a\u{202e}b", "cannot see"),
+    ] {
+        let told = commit_effect(&commit(message)).unwrap_or_default();
+        assert!(told.contains(word), "{message:?}: {told}");
+    }
+    for message in [
+        "Add x",
+        "Fix the parser",
+        "See #12",
+        "Co-authored-by: Eve <eve@example.com>",
+        "Mail a@b.example",
+        "Vec<String> & co",
+        // As our own commits are written.
+        &neutralise_line("Fixes #12 as @eve asked"),
+    ] {
+        assert_eq!(commit_effect(&commit(message)), None, "{message}");
+    }
+    assert!(commit_effect("tree 1\nauthor \u{1b}[2J <a@b> 1 +0000\n\nx").is_some());
+}

@@ -1,5 +1,9 @@
 //! What a push asks for, read before any of it goes on.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
 use super::pktline::{self, Next, Packet};
 
 /// The command section of a push, which is read up to here.
@@ -63,6 +67,33 @@ pub(super) fn read(buffer: &[u8]) -> Head {
             }
         }
     }
+}
+
+/// The length of the command section of an [`Head::Update`], its flush included.
+pub(super) fn section(buffer: &[u8]) -> usize {
+    let mut length = 0;
+    while let Next::Packet(packet, taken) = pktline::next(&buffer[length..]) {
+        length += taken;
+        if packet == Packet::Flush {
+            break;
+        }
+    }
+    length
+}
+
+/// Takes the first `length` bytes off chunks.
+pub(super) fn split(chunks: &mut VecDeque<Bytes>, length: usize) -> Bytes {
+    let mut head = Vec::with_capacity(length);
+    while head.len() < length
+        && let Some(mut chunk) = chunks.pop_front()
+    {
+        let part = chunk.split_to(chunk.len().min(length - head.len()));
+        head.extend_from_slice(&part);
+        if !chunk.is_empty() {
+            chunks.push_front(chunk);
+        }
+    }
+    head.into()
 }
 
 fn refused(first: Option<Command>, reason: &'static str) -> Head {
@@ -211,6 +242,20 @@ mod tests {
             }
         }
         assert!(matches!(read(b"garbage"), Head::Refused { .. }));
+    }
+
+    #[test]
+    fn the_section_is_taken_off_however_it_was_cut() {
+        let whole = body(&[format!("{A} {B} refs/heads/x\0report-status")]);
+        let length = section(&whole);
+        assert!(whole[..length].ends_with(FLUSH) && whole[length..].starts_with(b"PACK"));
+        for size in [1, 7, 60, whole.len()] {
+            let mut chunks: VecDeque<Bytes> =
+                whole.chunks(size).map(Bytes::copy_from_slice).collect();
+            assert_eq!(split(&mut chunks, length), &whole[..length]);
+            let rest: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.to_vec()).collect();
+            assert_eq!(rest, &whole[length..]);
+        }
     }
 
     proptest::proptest! {

@@ -1,6 +1,7 @@
 //! For the crate in `/fuzz` alone.
 
 use super::commands::{self, Answer, Command, Head};
+use super::pack::{self, Kind, Pack};
 use super::pktline::{self, Next, Packet};
 use super::report::{self, Outcome, Report};
 
@@ -25,6 +26,21 @@ pub fn push(body: &[u8], cut: usize) {
             ..
         } => refused(&command),
         Head::Refused { first: None, .. } | Head::Incomplete | Head::Probe => {}
+    }
+}
+
+/// A pack. Each object that is found has the name that it hashes to, and its parts are read without a fall.
+pub fn pack(bytes: &[u8]) {
+    let Ok(found) = Pack::read(bytes) else {
+        return;
+    };
+    for (oid, commit) in found.commits() {
+        assert!(found.get(oid, Kind::Commit).is_some() && found.get(oid, Kind::Blob).is_none());
+        if let Some(tree) = pack::tree_of(commit)
+            && let Some(tree) = found.get(&tree, Kind::Tree)
+        {
+            let _ = pack::entries(tree);
+        }
     }
 }
 

@@ -47,6 +47,12 @@ impl Meter {
         self.lock().spent
     }
 
+    /// Lets so much more be spent, from what is spent now or from the budget.
+    pub fn allow(&self, micros: u64) {
+        let mut state = self.lock();
+        state.budget = state.budget.max(state.spent).saturating_add(micros);
+    }
+
     /// Tokens counted by this process.
     pub fn usage(&self) -> Usage {
         self.lock().usage
@@ -242,6 +248,18 @@ mod tests {
             charge.cut(Duration::from_secs(after));
             assert_eq!(charge.usage.output, output, "after {after} s");
         }
+    }
+
+    #[test]
+    fn what_is_allowed_counts_from_what_is_spent() {
+        let (sink, _events) = event::channel();
+        let meter = Meter::new(100, 250, sink);
+        assert_eq!(meter.admit(price(), 30, 200).unwrap_err(), (250, 100));
+        meter.allow(5);
+        assert!(meter.admit(price(), 30, 200).is_ok());
+        let meter_below = Meter::new(100, 20, event::channel().0);
+        meter_below.allow(5);
+        assert_eq!(meter_below.lock().budget, 105);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::*;
 const AUTH: &str = "Basic eC1hY2Nlc3MtdG9rZW46Z2l0LXRva2Vu";
 
 /// `git http-backend` over a folder, which asks for the token.
-fn backend(root: PathBuf) -> Router {
+pub(super) fn backend(root: PathBuf) -> Router {
     Router::new().fallback(move |request: Request| cgi(root.clone(), request))
 }
 
@@ -72,7 +72,7 @@ async fn cgi(root: PathBuf, request: Request) -> Response {
     response.body(Body::from(out.split_off(end + 4))).unwrap()
 }
 
-fn git() -> Command {
+pub(super) fn git() -> Command {
     let mut command = Command::new("git");
     command
         .env_clear()
@@ -98,7 +98,7 @@ fn git() -> Command {
     command
 }
 
-async fn run(dir: &Path, args: &[&str]) -> Output {
+pub(super) async fn run(dir: &Path, args: &[&str]) -> Output {
     let child = git()
         .current_dir(dir)
         .args(args)
@@ -111,7 +111,7 @@ async fn run(dir: &Path, args: &[&str]) -> Output {
         .unwrap()
 }
 
-async fn ok(dir: &Path, args: &[&str]) -> String {
+pub(super) async fn ok(dir: &Path, args: &[&str]) -> String {
     let out = run(dir, args).await;
     assert!(
         out.status.success(),
@@ -121,7 +121,7 @@ async fn ok(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
-async fn fails(dir: &Path, args: &[&str]) -> String {
+pub(super) async fn fails(dir: &Path, args: &[&str]) -> String {
     let out = run(dir, args).await;
     assert!(!out.status.success(), "git {args:?} was meant to fail");
     String::from_utf8(out.stderr).unwrap()
