@@ -77,7 +77,8 @@ async fn with_client(
     };
     let lent = tokens.for_tidying(&repo).await?;
     let result = match Client::new(api, repo, &lent.secret) {
-        Ok(client) => close(&client, untidy, done).await,
+        Ok(client) if lent.login.is_empty() => close(&client, untidy, done).await,
+        Ok(client) => close(&client.known_as(&lent.login), untidy, done).await,
         Err(error) => Err(error),
     };
     tokens.give_back(lent).await;

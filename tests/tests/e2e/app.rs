@@ -150,10 +150,34 @@ async fn an_app_s_token_is_renewed_in_mid_run_and_revoked_at_the_end() -> Result
     // The watch has a token of its own, which cannot write.
     world.github().person(PERSON).merge("ada/calc", number)?;
     task.expect_state(TaskState::Completed).await?;
-    let watching = world.github().read(|site| site.minted.last().cloned());
+    let watching = world.github().read(|site| {
+        let reads = |minted: &&Minted| !minted.permissions.contains_key(&Scope::Contents);
+        site.minted.iter().rfind(reads).cloned()
+    });
     let watching = watching.context("the watch has a token")?;
     assert_eq!(watching.repos, ["ada/calc"]);
     assert_eq!(names(&watching, Level::Write), []);
+
+    // To close what a cancelled task left it takes one that can, for a moment.
+    let cancelled = world.submit(&repo, "Teach it once more.").await?;
+    cancelled.reject().await?;
+    cancelled
+        .wait("what it left to be closed", |view| {
+            view.events
+                .iter()
+                .find(|event| event.kind == "tidied")
+                .map(|_| ())
+        })
+        .await?;
+    world
+        .github()
+        .wait_for("its token to be revoked", |site| {
+            of_attempts(site)
+                .iter()
+                .all(|minted| minted.revoked || minted.expires_at < Timestamp::now())
+                .then_some(())
+        })
+        .await;
     world.end().await
 }
 
