@@ -151,8 +151,8 @@ async fn an_app_s_token_is_renewed_in_mid_run_and_revoked_at_the_end() -> Result
     world.github().person(PERSON).merge("ada/calc", number)?;
     task.expect_state(TaskState::Completed).await?;
     let watching = world.github().read(|site| {
-        let reads = |minted: &&Minted| !minted.permissions.contains_key(&Scope::Contents);
-        site.minted.iter().rfind(reads).cloned()
+        let only_looks = |minted: &&Minted| !minted.permissions.contains_key(&Scope::Contents);
+        site.minted.iter().rfind(only_looks).cloned()
     });
     let watching = watching.context("the watch has a token")?;
     assert_eq!(watching.repos, ["ada/calc"]);

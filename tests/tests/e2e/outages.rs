@@ -94,9 +94,10 @@ async fn a_database_that_is_killed_comes_back_and_nothing_is_lost() -> Result<()
     let world = World::scripted(script).await?;
     let task = in_the_middle(&world).await?;
     gate.reached().await?;
-    let servers: Vec<_> = processes::of(&world.data().join("postgres"))
+    let data = world.data().join("postgres/data").display().to_string();
+    let servers: Vec<_> = processes::of(world.folder())
         .into_iter()
-        .filter(|process| process.command.contains("postgres"))
+        .filter(|process| process.command.contains(&data))
         .collect();
     assert!(!servers.is_empty());
     for server in &servers {
@@ -139,10 +140,15 @@ async fn a_plane_that_cannot_start_says_why_and_leaves_nothing_running() -> Resu
     let address = taken.local_addr()?.to_string();
     let file = folder.join("a-file");
     std::fs::write(&file, "")?;
-    let older = folder.join("older");
+    // Processes are found by the name of their folder.
+    let named = |name: &str| {
+        let own = folder.file_name().unwrap_or_default().to_string_lossy();
+        folder.join(format!("{own}-{name}"))
+    };
+    let older = named("older");
     std::fs::create_dir_all(older.join("postgres/data"))?;
     std::fs::write(older.join("postgres/data/PG_VERSION"), "9\n")?;
-    let fresh = folder.join("fresh");
+    let fresh = named("fresh");
     let long = folder.join("x".repeat(100));
     for (data, more, code, words) in [
         (world.data(), &[][..], 1, "another plane runs on"),
