@@ -149,7 +149,7 @@ impl Watch {
         };
         let now = changed.as_deref().map(Seen::of);
         let before = Seen::read(watched.seen.clone());
-        let changes = match (&changed, &now, before) {
+        let told = match (&changed, &now, before) {
             (Some(pull), Some(now), Some(before)) if pull.state == PullState::Open => {
                 now.changes_since(&before, pull)
             }
@@ -165,7 +165,7 @@ impl Watch {
         let now = now.and_then(|now| serde_json::to_value(now).ok());
         Ok(self
             .store
-            .pull_seen(watched.task, &tags, now.as_ref(), &changes)
+            .pull_seen(watched.task, &tags, now.as_ref(), &told)
             .await?)
     }
 
