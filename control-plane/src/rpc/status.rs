@@ -108,9 +108,8 @@ impl From<Error> for Status {
             }
             Error::Store(error) if error.is_disk_full() => {
                 tracing::error!(error = errors::chain(&error), "the database's disk is full");
-                unavailable(
-                    "the disk of the plane's database is full: nothing was stored; make room there and try again"
-                        .to_owned(),
+                Self::resource_exhausted(
+                    "the disk of the plane's database is full: nothing was stored; make room there and try again",
                 )
             }
             Error::Store(error) => {

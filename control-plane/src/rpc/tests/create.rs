@@ -1,4 +1,5 @@
 use super::*;
+use crate::{db, rpc};
 
 #[tokio::test]
 async fn a_proposal_waits_for_a_person() {
@@ -287,4 +288,20 @@ async fn scopes_are_asked_for() {
         .create_task(Request::new(proposal("gate")))
         .await;
     assert_eq!(nobody.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_database_is_said_in_so_many_words() {
+    let world = World::new().await;
+    let client = world.store.connection("prepare a test").await.unwrap();
+    let full =
+        "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$";
+    let stored = client.batch_execute(full).await;
+    let error = stored.map_err(db::Error::on("create a task")).unwrap_err();
+    let status = Status::from(rpc::status::Error::from(error));
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(
+        status.message().contains("nothing was stored"),
+        "{status:?}"
+    );
 }
