@@ -53,8 +53,41 @@ fn walk(folder: &Path, needles: &[String], found: &mut Vec<String>) {
 fn look(place: &str, bytes: &[u8], needles: &[String], found: &mut Vec<String>) {
     let text = String::from_utf8_lossy(bytes);
     for needle in needles {
-        if text.contains(needle) {
+        let mut after = text
+            .match_indices(needle)
+            .map(|(at, _)| &text[at + needle.len()..]);
+        if after.any(|rest| !is_prefix(needle) || begins_like_a_token(rest)) {
             found.push(format!("{needle} in {place}"));
+        }
+    }
+}
+
+/// Whether it is only how tokens of a kind begin.
+fn is_prefix(needle: &str) -> bool {
+    needle.ends_with('_')
+}
+
+/// Four characters alone are in random bytes as well.
+fn begins_like_a_token(text: &str) -> bool {
+    let token = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.chars().take(16).filter(token).count() == 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::look;
+
+    #[test]
+    fn a_prefix_counts_where_a_token_follows() {
+        for (bytes, needle, hits) in [
+            (&b"x mla_0123456789abcdefGH y"[..], "mla_", 1),
+            (b"x mla_01234567\x00\xff", "mla_", 0),
+            (b"\xff\xfemla_", "mla_", 0),
+            (b"a-key", "a-key", 1),
+        ] {
+            let mut found = Vec::new();
+            look("there", bytes, &[needle.to_owned()], &mut found);
+            assert_eq!(found.len(), hits, "{needle} in {bytes:?}");
         }
     }
 }

@@ -264,7 +264,12 @@ fn only_ours_are_marked(world: &World, task: &Task, number: u64, pull: u64) -> R
                     ensure!(!text.contains("learns to subtract"), "overwritten: {text}");
                     continue;
                 }
-                ensure!(text.matches("<!-- mainloop:").count() == 1, "marks: {text}");
+                // One says where our part begins, the other whose it is.
+                let (begins, is_ours) = ("<!-- mainloop:begin=", "<!-- mainloop:task=");
+                ensure!(text.matches(is_ours).count() == 1, "marks: {text}");
+                ensure!(text.matches(begins).count() <= 1, "marks: {text}");
+                let all = text.matches("<!-- mainloop:").count();
+                ensure!(all <= 2, "marks: {text}");
                 ensure!(commands(text).is_empty(), "commands in: {text:?}");
                 plans += usize::from(text.contains(&marker(task, "plan")));
             }
