@@ -34,7 +34,11 @@ pub async fn run(store: Store, api: Url, tokens: Tokens, stop: CancellationToken
         match store.untidy().await {
             Ok(due) => {
                 for untidy in due {
-                    tidy(&store, &api, &tokens, &untidy).await;
+                    // What a stop cuts short is done again.
+                    let tidied = tidy(&store, &api, &tokens, &untidy);
+                    if stop.run_until_cancelled(tidied).await.is_none() {
+                        return;
+                    }
                 }
             }
             Err(error) => tracing::warn!(

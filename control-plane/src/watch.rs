@@ -80,7 +80,14 @@ impl Watch {
             match self.store.due_pulls(self.options.interval).await {
                 Ok(due) => {
                     for watched in due {
-                        self.look(watched).await;
+                        // What was seen is noted last: a look that a stop cuts short is done again.
+                        if stop
+                            .run_until_cancelled(Box::pin(self.look(watched)))
+                            .await
+                            .is_none()
+                        {
+                            return;
+                        }
                     }
                 }
                 Err(error) => {
