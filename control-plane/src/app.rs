@@ -1,7 +1,8 @@
 //! Puts the parts together; the only place that knows them all.
 //!
 //! Start: lock the data folder, database, schema, loops, sockets. SIGTERM stops the plane and leaves workers and
-//! database running, for the next start to adopt; SIGINT ends everything; a second signal exits at once.
+//! database running, for the next start to adopt; SIGINT ends everything, and so does the end of the terminal (SIGHUP,
+//! unless the plane was started with `nohup`); a second SIGINT or SIGTERM exits at once.
 
 use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -133,6 +134,7 @@ async fn serve_on(
     let stop = supervisor.stop_token();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let hang_up = hang_up().map_err(Error::Signal)?;
     let store = Store::new(database_config);
     db::migrate::migrate(&store).await?;
     store.release_mended().await?;
@@ -202,6 +204,7 @@ async fn serve_on(
     let failed = supervisor.failed();
     let ends_all = tokio::select! {
         _ = interrupt.recv() => true,
+        () = hang_up => true,
         _ = terminate.recv() => false,
         () = failed.cancelled() => false,
         () = keep => false,
@@ -236,6 +239,31 @@ async fn serve_on(
     } else {
         Ok(())
     }
+}
+
+/// Completes when the terminal is gone. Never where whoever started the plane had it ignore that, as `nohup` does.
+fn hang_up() -> io::Result<impl Future<Output = ()>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mut hang_up = if ignores_hang_up(&status) {
+        None
+    } else {
+        Some(signal(SignalKind::hangup())?)
+    };
+    Ok(async move {
+        match &mut hang_up {
+            Some(hang_up) => drop(hang_up.recv().await),
+            None => std::future::pending().await,
+        }
+    })
+}
+
+/// Whether the first bit of `SigIgn`, which is SIGHUP's, is set (proc(5)).
+fn ignores_hang_up(status: &str) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// One plane a folder: held until the process ends.

@@ -10,6 +10,7 @@ pub mod create;
 pub mod events;
 pub mod holds;
 pub mod inbox;
+pub mod lease;
 pub mod limits;
 pub mod logs;
 pub mod migrate;
@@ -115,6 +116,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         events::STATEMENTS,
         holds::STATEMENTS,
         inbox::STATEMENTS,
+        lease::STATEMENTS,
         logs::STATEMENTS,
         pulls::STATEMENTS,
         read::STATEMENTS,

@@ -76,12 +76,11 @@ impl Lease {
         self.valid_until_millis.store(until, Ordering::Relaxed);
         self.since
             .send_if_modified(|since| since.replace(held.since) != Some(held.since));
-        if let Some(away) = held.away {
-            // The machine slept, or the database stood still: steps did not get on either.
-            tracing::warn!(seconds = away, "the lease had lapsed; workers reconnect");
-            if let Err(error) = store.deadlines_later(away, replica).await {
-                tracing::warn!(error = errors::chain(&error), "could not move deadlines");
-            }
+        if let Some(seconds) = held.back {
+            tracing::warn!(seconds, "the clock went back; timers were moved with it");
+        }
+        if let Some(seconds) = held.away {
+            tracing::warn!(seconds, "the lease had lapsed; workers reconnect");
         }
     }
 

@@ -88,6 +88,8 @@ fn log(format: LogFormat) {
         EnvFilter::new("info,octocrab=off,tokio_postgres=warn,refinery_core=warn")
     });
     let builder = tracing_subscriber::fmt()
+        // A log that cannot be written (its terminal is gone, its disk is full) is nothing to panic about.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);

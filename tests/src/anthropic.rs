@@ -85,6 +85,14 @@ impl Running {
         self.shared.log.borrow().clone()
     }
 
+    /// How many requests for a message have these words anywhere.
+    pub fn told(&self, words: &str) -> usize {
+        self.requests()
+            .iter()
+            .filter(|seen| seen.is_message() && seen.request().text().contains(words))
+            .count()
+    }
+
     /// What calls of this tool came back with, all of them, oldest first.
     pub fn outcomes(&self, tool: &str) -> Vec<Outcome> {
         self.requests()

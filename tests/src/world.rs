@@ -8,6 +8,9 @@
 pub mod binaries;
 pub mod cli;
 pub mod client;
+pub mod clock;
+pub mod database;
+pub mod disk;
 pub mod item;
 pub mod plane;
 pub mod processes;
@@ -15,6 +18,7 @@ pub mod scene;
 pub mod script;
 mod search;
 pub mod task;
+mod terminal;
 pub mod wait;
 
 use std::{
@@ -75,6 +79,8 @@ pub struct Settings {
     limits: String,
     /// The plane acts as a GitHub App whose tokens live so long.
     app: Option<Duration>,
+    /// The data folder is a disk of its own, of so many MiB.
+    disk_mib: Option<u32>,
 }
 
 impl Settings {
@@ -85,6 +91,7 @@ impl Settings {
             policy: String::new(),
             limits: String::new(),
             app: None,
+            disk_mib: None,
         }
     }
 
@@ -99,6 +106,13 @@ impl Settings {
     #[must_use]
     pub fn app(mut self, lifetime: Duration) -> Self {
         self.app = Some(lifetime);
+        self
+    }
+
+    /// The data folder is a disk of its own, of so many MiB. Only root can make one.
+    #[must_use]
+    pub fn disk(mut self, mib: u32) -> Self {
+        self.disk_mib = Some(mib);
         self
     }
 
@@ -119,6 +133,8 @@ pub struct World {
     /// The GitHub App that the plane acts as.
     app: Option<u64>,
     ended: bool,
+    /// The data folder, where it is a disk of its own.
+    disk: Option<disk::Disk>,
     // Removed after everything that lives in it.
     folder: TempDir,
     _place: OwnedSemaphorePermit,
@@ -192,6 +208,10 @@ impl World {
         let model = Anthropic::start(script).await?;
         let options = options(folder.path(), &github, &model, &secrets, app)?;
         fs::create_dir(&options.data).context("make the data folder")?;
+        let disk = match settings.disk_mib {
+            Some(mib) => Some(disk::Disk::mount(&options.data, mib)?),
+            None => None,
+        };
         fs::set_permissions(&options.data, fs::Permissions::from_mode(0o755))
             .context("open the data folder")?;
         fs::write(folder.path().join("policy.toml"), policy).context("write the policy file")?;
@@ -209,6 +229,7 @@ impl World {
             secrets,
             app,
             ended: false,
+            disk,
             folder,
             _place: place,
         };
@@ -249,6 +270,13 @@ impl World {
         &self.scene.data
     }
 
+    /// The disk that the data folder is.
+    pub fn disk(&self) -> Result<&disk::Disk> {
+        self.disk
+            .as_ref()
+            .context("the data folder is no disk of its own")
+    }
+
     /// The plane's process id while it runs.
     pub fn plane_pid(&self) -> Option<i32> {
         self.plane.as_ref().and_then(Plane::pid)
@@ -272,7 +300,7 @@ impl World {
     pub async fn submit_within(&self, repository: &str, budget_micros: i64) -> Result<Task> {
         self.create(CreateTaskRequest {
             repository_url: repository.to_owned(),
-            description: "Teach the calculator to subtract.".to_owned(),
+            description: script::TASK.to_owned(),
             budget_micros,
             confirm: true,
             ..CreateTaskRequest::default()
@@ -307,6 +335,19 @@ impl World {
         .await
     }
 
+    /// The task of most stories on a repository `ada/calc` with these files.
+    pub async fn begin(&self, files: &[(&str, &str)]) -> Result<Task> {
+        let repo = self.repo("calc", files)?;
+        self.submit(&repo, script::TASK).await
+    }
+
+    /// The same, with its plan approved.
+    pub async fn approved(&self, files: &[(&str, &str)]) -> Result<Task> {
+        let task = self.begin(files).await?;
+        task.approve().await?;
+        Ok(task)
+    }
+
     /// Creates a task as asked.
     pub async fn create(&self, request: CreateTaskRequest) -> Result<Task> {
         let reply = self.client().tasks().create_task(request).await;
@@ -320,13 +361,39 @@ impl World {
         Task::follow(Arc::clone(&self.scene), task)
     }
 
-    /// Starts the plane, for the first time or again.
+    /// Starts the plane, for the first time or again, as a service would.
     pub async fn start_plane(&mut self) -> Result<()> {
+        self.start_plane_from(plane::From::Service).await
+    }
+
+    /// Starts the plane as somebody else would.
+    pub async fn start_plane_from(&mut self, from: plane::From) -> Result<()> {
         if self.plane.is_some() {
             bail!("the plane runs already");
         }
-        self.plane = Some(Plane::start(&self.options).await?);
+        self.plane = Some(Plane::start(&self.options, from).await?);
         Ok(())
+    }
+
+    /// Starts the plane again, on a clock that a test can set.
+    pub async fn take_clock(&mut self) -> Result<clock::Clock> {
+        self.terminate_plane().await?;
+        let clock = clock::Clock::take(self.data()).await?;
+        self.start_plane().await?;
+        Ok(clock)
+    }
+
+    /// Waits until the plane's log has these words so many times.
+    pub async fn expect_logged(&self, words: &str, times: usize) -> Result<()> {
+        let what = format!("{words:?} in the plane's log");
+        wait::until(&what, wait::PATIENCE, async || {
+            let log = fs::read_to_string(&self.options.log).unwrap_or_default();
+            if log.matches(words).count() >= times {
+                return Ok(());
+            }
+            Err(plane::tail(&self.options.log, 25))
+        })
+        .await
     }
 
     /// Ends the plane with SIGKILL. Workers and PostgreSQL go on.
@@ -345,6 +412,12 @@ impl World {
     pub async fn interrupt_plane(&mut self) -> Result<()> {
         let plane = self.plane.take().context("the plane does not run")?;
         plane.interrupt(END_WITHIN).await
+    }
+
+    /// Takes the plane's terminal away. Workers and PostgreSQL end with it.
+    pub async fn close_terminal(&mut self) -> Result<()> {
+        let plane = self.plane.take().context("the plane does not run")?;
+        plane.lose_terminal(END_WITHIN).await
     }
 
     /// Ends every worker's sidecar with SIGKILL, and returns how many there were.

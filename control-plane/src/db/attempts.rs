@@ -84,18 +84,6 @@ UPDATE task SET cost_micros = spent.cost_micros + (SELECT coalesce(sum(a.cost_mi
 WHERE a.task_id = spent.task_id AND a.n <> spent.n), version = version + 1, updated_at = clock_timestamp() \
 FROM spent WHERE task.id = spent.task_id RETURNING task.id";
 
-/// `away` is how long the lease had lapsed, in seconds: below zero when it had not.
-const HOLD_LEASE: &str = "\
-WITH before AS (SELECT lease_until FROM replica WHERE id = $1), \
-held AS (INSERT INTO replica (id, host_id, lease_until) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
-ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, \
-started_at = CASE WHEN replica.lease_until < clock_timestamp() THEN clock_timestamp() ELSE replica.started_at END \
-RETURNING started_at) \
-SELECT held.started_at, extract(epoch FROM held.started_at - before.lease_until)::float8 AS away \
-FROM held LEFT JOIN before ON true";
-
-const DROP_LEASE: &str = "DELETE FROM replica WHERE id = $1";
-
 /// A replica that is gone is worth a row only until its attempts are marked; one that comes back makes its row anew.
 const FORGET_REPLICAS: &str = "\
 DELETE FROM replica WHERE id <> $1 AND lease_until < clock_timestamp() - interval '1 hour'";
@@ -117,8 +105,6 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("attempts::ENDED_AMONG", ENDED_AMONG),
     ("attempts::EARLIER_COST", EARLIER_COST),
     ("attempts::SPEND", SPEND),
-    ("attempts::HOLD_LEASE", HOLD_LEASE),
-    ("attempts::DROP_LEASE", DROP_LEASE),
     ("attempts::FORGET_REPLICAS", FORGET_REPLICAS),
     ("attempts::SERVER_VERSION", SERVER_VERSION),
 ];
@@ -188,15 +174,6 @@ pub struct Spend {
     pub input_tokens: i64,
     /// Output tokens.
     pub output_tokens: i64,
-}
-
-/// A lease that is held.
-#[derive(Clone, Copy, Debug)]
-pub struct Held {
-    /// Since when, without a gap.
-    pub since: Timestamp,
-    /// How long it had lapsed until now, in seconds; unset when it had not, or is new.
-    pub away: Option<f64>,
 }
 
 fn number(row: &Row) -> u32 {
@@ -396,19 +373,6 @@ impl Store {
         Ok(())
     }
 
-    /// Holds this replica's lease for so many seconds from now.
-    pub async fn hold_lease(&self, replica: Uuid, host: &str, seconds: f64) -> Result<Held, Error> {
-        let what = "hold the replica's lease";
-        let client = self.connection(what).await?;
-        let row = query_one(&client, what, HOLD_LEASE, &[&replica, &host, &seconds]).await?;
-        Ok(Held {
-            since: row.get("started_at"),
-            away: row
-                .get::<_, Option<f64>>("away")
-                .filter(|away| *away >= 0.0),
-        })
-    }
-
     /// The server's version.
     pub async fn server_version(&self) -> Result<String, Error> {
         let what = "ask for the server's version";
@@ -416,15 +380,6 @@ impl Store {
         Ok(query_one(&client, what, SERVER_VERSION, &[])
             .await?
             .get("version"))
-    }
-
-    /// Gives this replica's lease up.
-    pub async fn drop_lease(&self, replica: Uuid) -> Result<(), Error> {
-        let what = "give the replica's lease up";
-        let client = self.connection(what).await?;
-        execute(&client, what, DROP_LEASE, &[&replica])
-            .await
-            .map(drop)
     }
 }
 

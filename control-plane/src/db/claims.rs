@@ -37,17 +37,11 @@ SELECT 1 FROM attempt WHERE attempt.task_id = task.id AND attempt.n = task.attem
 AND (attempt.lost_at IS NOT NULL OR attempt.created_at < held.since \
 AND held.since > clock_timestamp() - make_interval(secs => $1)))) ORDER BY task.timer_at";
 
-/// Nobody was away while another replica was there.
-const DEADLINES_LATER: &str = "\
-UPDATE task SET timer_at = timer_at + make_interval(secs => $1), busy_since = busy_since + make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
-WHERE timer_kind = 'deadline' AND NOT EXISTS (SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
-
 /// All statements of this file.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("claims::LOCK", LOCK),
     ("claims::HEADS", HEADS),
     ("claims::DUE", DUE),
-    ("claims::DEADLINES_LATER", DEADLINES_LATER),
 ];
 
 /// How many workers there may be.
@@ -175,14 +169,5 @@ impl Store {
         drop(client);
         self.nudge().task_changed(task);
         Ok(())
-    }
-
-    /// Moves all deadlines by the time that this replica, and with it the plane, was away.
-    pub async fn deadlines_later(&self, seconds: f64, replica: Uuid) -> Result<(), Error> {
-        let what = "move deadlines";
-        let client = self.connection(what).await?;
-        execute(&client, what, DEADLINES_LATER, &[&seconds, &replica])
-            .await
-            .map(drop)
     }
 }

@@ -403,8 +403,57 @@ async fn deadlines_wait_for_workers_that_are_about_to_come_back() {
     sql(&store, a_minute_ago).await;
     assert_eq!(due().await, 1);
     // It slept, and so did the work.
-    store.deadlines_later(3600.0, replica).await.unwrap();
+    let an_hour_ago = "UPDATE replica SET lease_until = now() - interval '1 hour'";
+    sql(&store, an_hour_ago).await;
+    store.hold_lease(replica, "here", 10.0).await.unwrap();
+    sql(&store, a_minute_ago).await;
     assert_eq!(due().await, 0);
+}
+
+#[tokio::test]
+async fn timers_go_back_with_the_clock_once() {
+    let store = testing::store().await;
+    let (gone, here) = (Uuid::now_v7(), Uuid::now_v7());
+    store.hold_lease(gone, "there", 10.0).await.unwrap();
+    let (task, _) = live(&store, gone).await;
+    // Everything is of a clock that was a day ahead.
+    sql(
+        &store,
+        "UPDATE clock SET seen = now() + interval '1 day'; \
+         UPDATE task SET timer_at = now() + interval '1 day', asked_at = timer_at, busy_since = timer_at; \
+         UPDATE attempt SET lost_at = now() + interval '1 day' - interval '2 min'; \
+         UPDATE replica SET started_at = now() + interval '1 day', lease_until = now() + interval '1 day'; \
+         INSERT INTO hold (credential, reason, why, task_id, until) \
+         SELECT 'model', 'rate_limited', '', id, now() + interval '1 day' FROM task; \
+         INSERT INTO pull_watch (task_id, due_at) SELECT id, now() + interval '1 day' FROM task; \
+         INSERT INTO tidying (task_id, due_at) SELECT id, now() + interval '1 day' FROM task",
+    )
+    .await;
+    let held = store.hold_lease(here, "here", 10.0).await.unwrap();
+    let back = held.back.unwrap();
+    assert!((86_000.0..=86_400.0).contains(&back), "{held:?}");
+    let client = store.connection("look at times").await.unwrap();
+    let late = client
+        .query(
+            "SELECT what, at FROM (SELECT 'timer', timer_at FROM task UNION SELECT 'asked', asked_at FROM task \
+             UNION SELECT 'busy', busy_since FROM task UNION SELECT 'lost', lost_at FROM attempt \
+             UNION SELECT 'replica', started_at FROM replica UNION SELECT 'lease', lease_until FROM replica WHERE id = $1 \
+             UNION SELECT 'hold', until FROM hold UNION SELECT 'pull', due_at FROM pull_watch \
+             UNION SELECT 'tidying', due_at FROM tidying) AS times (what, at) WHERE at > clock_timestamp() + interval '1 min'",
+            &[&gone],
+        )
+        .await
+        .unwrap();
+    assert!(late.is_empty(), "{late:?}");
+    // It is done once, also where another replica looks.
+    let again = store.hold_lease(gone, "there", 10.0).await.unwrap();
+    assert_eq!(again.back, None);
+    sql(
+        &store,
+        "UPDATE replica SET started_at = now() - interval '61 s'",
+    )
+    .await;
+    assert_eq!(store.expired_attempts(LOST).await.unwrap(), [(task, 1)]);
 }
 
 #[tokio::test]

@@ -9,8 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
+
+use crate::world::database;
 
 const SCHEMA: &str = "\
 CREATE SCHEMA IF NOT EXISTS bench;
@@ -33,18 +35,7 @@ pub(super) struct Commits {
 impl Commits {
     /// Connects to the private server of a data folder.
     pub(super) async fn on(data: &Path) -> Result<Self> {
-        let mut config = Config::new();
-        config
-            .host_path(data.join("postgres").join("s"))
-            .port(5432)
-            .user("mainloop")
-            .dbname("mainloop");
-        let (client, connection) = config
-            .connect(NoTls)
-            .await
-            .context("connect to the plane's PostgreSQL")?;
-        // Ends with its client.
-        tokio::spawn(connection);
+        let client = database::connect(data).await?;
         client
             .batch_execute(SCHEMA)
             .await

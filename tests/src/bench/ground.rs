@@ -95,7 +95,7 @@ impl Ground {
             log,
             folder,
         };
-        ground.plane = Some(Plane::start(&options).await?);
+        ground.plane = Some(Plane::start(&options, plane::From::Service).await?);
         Ok(ground)
     }
 

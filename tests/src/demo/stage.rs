@@ -118,7 +118,7 @@ impl Stage {
             folder,
             _lock: lock,
         };
-        stage.plane = Some(Plane::start(&options).await?);
+        stage.plane = Some(Plane::start(&options, plane::From::Service).await?);
         say("plane: started, with a private PostgreSQL of its own");
         Ok(stage)
     }

@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 
 use super::{
     client::Client,
+    terminal::Terminal,
     wait::{PATIENCE, until},
 };
 
@@ -46,6 +47,17 @@ pub struct Options {
     pub args: Vec<OsString>,
 }
 
+/// Where a plane is started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A process group of its own, without a terminal.
+    Service,
+    /// A terminal of its own.
+    Terminal,
+    /// `nohup`.
+    Nohup,
+}
+
 /// The part of this process's environment that says what the machine is like, and nothing of its secrets.
 pub fn passed_on() -> Vec<(OsString, OsString)> {
     PASSED_ON
@@ -66,12 +78,13 @@ impl Options {
 pub struct Plane {
     child: Child,
     log: PathBuf,
+    terminal: Option<Terminal>,
 }
 
 impl Plane {
     /// Starts it and waits until it answers.
-    pub async fn start(options: &Options) -> Result<Self> {
-        let mut plane = Self::spawn(options)?;
+    pub async fn start(options: &Options, from: From) -> Result<Self> {
+        let mut plane = Self::spawn(options, from)?;
         let client = Client::at(&options.socket())?;
         until("the plane to answer", PATIENCE, async || {
             if let Ok(Some(status)) = plane.child.try_wait() {
@@ -92,29 +105,57 @@ impl Plane {
         Ok(plane)
     }
 
-    fn spawn(options: &Options) -> Result<Self> {
+    fn spawn(options: &Options, from: From) -> Result<Self> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(&options.log)
             .with_context(|| format!("open the plane's log {}", options.log.display()))?;
-        let again = log.try_clone().context("open the plane's log twice")?;
-        let child = Command::new(&options.binary)
+        let (mut command, terminal) = match from {
+            From::Service => {
+                let mut command = Command::new(&options.binary);
+                command
+                    .process_group(0)
+                    .stdin(Stdio::null())
+                    .stdout(log.try_clone()?)
+                    .stderr(log);
+                (command, None)
+            }
+            From::Terminal => {
+                let (terminal, line) = Terminal::open(log)?;
+                let mut command = Command::new("setsid");
+                command
+                    .arg("--ctty")
+                    .arg(&options.binary)
+                    .stdin(line.try_clone()?)
+                    .stdout(line.try_clone()?)
+                    .stderr(line);
+                (command, Some(terminal))
+            }
+            From::Nohup => {
+                let mut command = Command::new("nohup");
+                command
+                    .arg(&options.binary)
+                    .process_group(0)
+                    .stdin(Stdio::null())
+                    .stdout(log.try_clone()?)
+                    .stderr(log);
+                (command, None)
+            }
+        };
+        let child = command
             .arg("serve")
             .arg("--data-dir")
             .arg(&options.data)
             .args(&options.args)
             .env_clear()
             .envs(options.env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(again)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", options.binary.display()))?;
         Ok(Self {
             child,
             log: options.log.clone(),
+            terminal,
         })
     }
 
@@ -141,11 +182,22 @@ impl Plane {
         self.end(Signal::SIGTERM, limit).await
     }
 
-    async fn end(mut self, signal: Signal, limit: Duration) -> Result<()> {
+    /// Takes its terminal away, as a window that is closed does. Fails as [`Plane::interrupt`] does.
+    pub async fn lose_terminal(mut self, limit: Duration) -> Result<()> {
+        let terminal = self.terminal.take().context("the plane has no terminal")?;
+        terminal.close().await;
+        self.has_ended("its terminal was closed", limit).await
+    }
+
+    async fn end(self, signal: Signal, limit: Duration) -> Result<()> {
         if let Some(pid) = self.pid() {
             kill(Pid::from_raw(pid), signal)
                 .with_context(|| format!("send {signal} to the plane"))?;
         }
+        self.has_ended(&signal.to_string(), limit).await
+    }
+
+    async fn has_ended(mut self, after: &str, limit: Duration) -> Result<()> {
         match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => {
                 let status = status.context("wait for the plane")?;
@@ -158,7 +210,7 @@ impl Plane {
                 Ok(())
             }
             Err(_) => bail!(
-                "the plane did not end within {limit:?} after {signal}; its log:\n{}",
+                "the plane did not end within {limit:?} after {after}; its log:\n{}",
                 tail(&self.log, 30)
             ),
         }

@@ -19,6 +19,9 @@ pub const REVIEW: &str = "Reviewers have read your pull request";
 /// Of resolving a conflict.
 pub const REBASE: &str = "Your pull request conflicts with its base branch.";
 
+/// What most stories ask for.
+pub const TASK: &str = "Teach the calculator to subtract.";
+
 /// The repository that most stories work on: one function, one test, a workflow that runs the tests.
 pub fn calculator() -> Vec<(&'static str, &'static str)> {
     vec![
@@ -56,36 +59,33 @@ pub const SUBTRACT_PLAN: &str = "# Add subtract\n\nThe calculator learns to subt
 
 /// A day on which everything goes well: a plan, an implementation that is right, a summary.
 pub fn good_day() -> Script {
-    Script::new().with(Conversation::rules(
+    rules(
         "a good day",
-        when::always(),
         vec![
             planning(SUBTRACT_PLAN),
             revising(SUBTRACT_PLAN),
             implementing(vec![subtract(true)], "Subtract is there, with its test."),
         ],
-    ))
+    )
 }
 
 /// A day on which the first implementation is wrong, CI finds it, and the second turn mends it.
 pub fn red_then_green() -> Script {
-    Script::new().with(Conversation::rules(
+    rules(
         "red, then green",
-        when::always(),
         vec![
             planning(SUBTRACT_PLAN),
             revising(SUBTRACT_PLAN),
             implementing(vec![subtract(false)], "Subtract is there, with its test."),
             fixing(vec![subtract(true)], "Subtract subtracts now."),
         ],
-    ))
+    )
 }
 
 /// A day on which the implementation is right, and brings the file that holds the checks of [`holding_calculator`].
 pub fn held() -> Script {
-    Script::new().with(Conversation::rules(
+    rules(
         "held",
-        when::always(),
         vec![
             planning(SUBTRACT_PLAN),
             implementing(
@@ -93,7 +93,7 @@ pub fn held() -> Script {
                 "Subtract is there, with its test.",
             ),
         ],
-    ))
+    )
 }
 
 /// A day on which planning begins with a reply that costs a little more than 1.50 US dollars.
@@ -107,11 +107,21 @@ pub fn dear() -> Script {
         vec![Reply::call(call::bash("ls")).charging(dear)],
         present(SUBTRACT_PLAN),
     ];
-    Script::new().with(Conversation::rules(
+    rules(
         "dear",
-        when::always(),
         vec![Rule::sequence(when::prompt(PLAN), replies.concat())],
-    ))
+    )
+}
+
+/// The whole script is one conversation of these rules.
+pub fn rules(name: &str, rules: Vec<Rule>) -> Script {
+    Script::new().with(Conversation::rules(name, when::always(), rules))
+}
+
+/// Plans as on the good day, and has these replies to give in the implementation.
+pub fn working(name: &str, replies: Vec<Reply>) -> Script {
+    let work = Rule::sequence(when::prompt(IMPLEMENT), replies);
+    rules(name, vec![planning(SUBTRACT_PLAN), work])
 }
 
 /// Commits `subtract` and its test; wrong where `right` is false.

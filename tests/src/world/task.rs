@@ -4,9 +4,9 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use mainloop_proto::v1::{
-    self, CancelTaskRequest, ConfirmTaskRequest, GetInboxItemRequest, GetTaskRequest,
-    InboxItemKind, RetryTaskRequest, SayToTaskRequest, TaskEvent, TaskState, WatchTaskRequest,
-    WatchTaskResponse,
+    self, CancelTaskRequest, ConfirmTaskRequest, FailureReason, GetInboxItemRequest,
+    GetTaskRequest, InboxItemKind, RetryTaskRequest, SayToTaskRequest, TaskEvent, TaskState,
+    WatchTaskRequest, WatchTaskResponse,
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::Code;
@@ -209,6 +209,37 @@ impl Task {
             }
             seen.push(open);
         }
+    }
+
+    /// Waits for a blocker, which is of this reason.
+    pub async fn expect_stuck(&self, reason: FailureReason) -> Result<Item> {
+        let item = self.expect_item(InboxItemKind::Blocker).await?;
+        if item.seen.reason() != reason {
+            bail!(
+                "stuck as {}, not as {}: {}\n{}",
+                item.seen.reason().as_str_name(),
+                reason.as_str_name(),
+                item.seen.body,
+                self.report()
+            );
+        }
+        Ok(item)
+    }
+
+    /// Waits until the task waits by itself, for a reason with these words. Until when, where that is known.
+    pub async fn expect_wait(&self, words: &str) -> Result<Option<prost_types::Timestamp>> {
+        self.wait(&format!("a wait for {words:?}"), |view| {
+            let wait = view.task.wait.clone().unwrap_or_default();
+            wait.reason.contains(words).then_some(wait.until)
+        })
+        .await
+    }
+
+    /// Number of its pull request.
+    pub fn pull(&self) -> Result<u64> {
+        let pull = self.now().pull_request;
+        let number = pull.context("the task has no pull request")?.number;
+        Ok(u64::try_from(number)?)
     }
 
     /// An item by its id, `k3f9@2`. A plane that is away is asked until it is back.

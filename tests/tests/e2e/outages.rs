@@ -1,56 +1,46 @@
-//! The machine's own trouble: it sleeps, its database dies, or it cannot take a plane at all.
+//! The machine's own trouble: it sleeps, its clock jumps, its disk is full, its terminal goes away, its database dies, or it
+//! cannot take a plane at all.
 
 use std::{net::TcpListener, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use mainloop_proto::v1::TaskState;
+use mainloop_proto::v1::{CreateTaskRequest, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Script, call},
     world::{
-        Task, World,
+        PERSON, Settings, Task, World,
         binaries::{self, binary},
-        plane::passed_on,
+        plane::{From, passed_on},
         processes, script,
-        wait::PATIENCE,
+        wait::{PATIENCE, until},
     },
 };
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 use tokio::process::Command;
+use tonic::Code;
+use uuid::Uuid;
 
 /// Longer than a worker may be out of touch in a test's policy, and longer than the plane's lease.
 const NIGHT: Duration = Duration::from_secs(12);
 
 /// A task in the middle of its work, whose model waits at the gate.
 async fn in_the_middle(world: &World) -> Result<Task> {
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     task.expect_state(TaskState::Implementing).await?;
     Ok(task)
 }
 
 fn held_in_the_work() -> (Gate, Script) {
     let gate = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
-        "held in the work",
-        when::always(),
-        vec![
-            script::planning(script::SUBTRACT_PLAN),
-            Rule::sequence(
-                when::prompt(script::IMPLEMENT),
-                vec![
-                    Reply::call(script::subtract(true)),
-                    Reply::call(call::bash("cat calc.py")).held_by(&gate),
-                    Reply::text("Subtract is there."),
-                ],
-            ),
-        ],
-    ));
+    let replies = vec![
+        Reply::call(script::subtract(true)),
+        Reply::call(call::bash("cat calc.py")).held_by(&gate),
+        Reply::text("Subtract is there."),
+    ];
+    let script = script::working("held in the work", replies);
     (gate, script)
 }
 
@@ -106,6 +96,110 @@ async fn a_database_that_is_killed_comes_back_and_nothing_is_lost() -> Result<()
     gate.open();
     comes_to_its_end(&world, &task).await?;
     assert_eq!(task.now().attempt, 1, "the worker waited for it");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_ends_no_step_and_nothing_waits_for_it_to_catch_up() -> Result<()> {
+    let (gate, script) = held_in_the_work();
+    let mut world = World::scripted(script).await?;
+    let clock = world.take_clock().await?;
+    let task = in_the_middle(&world).await?;
+    gate.reached().await?;
+    clock.set_ahead("1 day").await?;
+    world.expect_logged("the lease had lapsed", 1).await?;
+    let now = task.now();
+    assert_eq!((now.attempt, now.state()), (1, TaskState::Implementing));
+
+    // A worker that is lost now is not waited for until tomorrow.
+    clock.set_ahead("0").await?;
+    world.expect_logged("the clock went back", 1).await?;
+    assert_eq!(world.kill_agents()?, 1);
+    gate.open();
+    comes_to_its_end(&world, &task).await?;
+    assert_eq!(task.now().attempt, 2);
+
+    // Nor is the next look at the pull request.
+    clock.set_ahead("-1 day").await?;
+    world.expect_logged("the clock went back", 2).await?;
+    let ada = world.github().person(PERSON);
+    ada.merge("ada/calc", task.pull()?)?;
+    task.expect_state(TaskState::Completed).await?;
+    task.check_watch()?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_the_terminal_ends_plane_and_workers_in_order_and_the_next_start_goes_on()
+-> Result<()> {
+    let (gate, script) = held_in_the_work();
+    let mut world = World::scripted(script).await?;
+    world.interrupt_plane().await?;
+    world.start_plane_from(From::Terminal).await?;
+    let task = in_the_middle(&world).await?;
+    gate.reached().await?;
+    world.close_terminal().await?;
+    processes::expect_none(world.folder()).await?;
+    gate.open();
+    world.start_plane().await?;
+    comes_to_its_end(&world, &task).await?;
+    assert_eq!(task.now().failures, 0, "it is nobody's failure");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plane_under_nohup_outlives_its_terminal() -> Result<()> {
+    let (gate, script) = held_in_the_work();
+    let mut world = World::scripted(script).await?;
+    world.interrupt_plane().await?;
+    world.start_plane_from(From::Nohup).await?;
+    let task = in_the_middle(&world).await?;
+    gate.reached().await?;
+    let plane = Pid::from_raw(world.plane_pid().context("the plane runs")?);
+    kill(plane, Signal::SIGHUP)?;
+    gate.open();
+    comes_to_its_end(&world, &task).await?;
+    assert_eq!(task.now().attempt, 1);
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_what_is_new_and_loses_nothing() -> Result<()> {
+    if !geteuid().is_root() {
+        eprintln!("left out: only root can make a small disk");
+        return Ok(());
+    }
+    let settings = Settings::script(script::good_day())
+        .policy("worker.free_disk_mib = 0")
+        .disk(400);
+    let world = World::with(settings).await?;
+    let repo = world.repo("calc", &script::calculator())?;
+    let task = world.submit(&repo, script::TASK).await?;
+    let plan = task.expect_item(InboxItemKind::Plan).await?;
+    world.disk()?.fill()?;
+    // Small things may still find room in pages that are there.
+    let refused = until("a refusal", PATIENCE, async || {
+        let request = CreateTaskRequest {
+            repository_url: repo.clone(),
+            description: Uuid::new_v4().to_string().repeat(1000),
+            ..CreateTaskRequest::default()
+        };
+        match world.client().tasks().create_task(request).await {
+            Err(status) if status.code() == Code::ResourceExhausted => Ok(status),
+            answer => Err(format!("{answer:?}")),
+        }
+    })
+    .await?;
+    assert!(
+        refused.message().contains("disk is full"),
+        "{}",
+        refused.message()
+    );
+    // Reading goes on.
+    task.item(&plan.seen.id).await?;
+    world.disk()?.clear()?;
+    task.approve().await?;
+    comes_to_its_end(&world, &task).await?;
     world.end().await
 }
 
