@@ -81,7 +81,7 @@ pub(crate) fn done(action: InboxAction) -> &'static str {
         InboxAction::Revise => "sent back",
         InboxAction::Answer => "answered",
         InboxAction::Retry => "retried",
-        InboxAction::MoreAttempts => "more turns for",
+        InboxAction::MoreAttempts => "given more turns",
         InboxAction::StartAfresh => "started afresh",
         InboxAction::TopUp => "topped up",
         InboxAction::TakeOver => "taken over",

@@ -54,7 +54,7 @@ pub struct Policy {
     pub max_repository_mib: u32,
     /// Repositories that tasks may name, as `owner/name` or `owner/*`; all when empty.
     pub repositories: Vec<String>,
-    /// Seconds that a setup command may take.
+    /// Seconds that all setup commands together may take.
     pub setup_seconds: u32,
     /// Seconds after a push without any check that count as no CI.
     pub no_ci_after_seconds: u32,

@@ -8,7 +8,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::programs;
 use crate::{
@@ -86,8 +90,13 @@ async fn try_repository(
                     .into_iter()
                     .flat_map(|command| ["--command".to_owned(), command]),
             );
-            follow(&arguments, output).await
+            follow(&arguments, output).await.map(with_tests)
         }
+        Ok(Found { checks, .. }) if checks.iter().all(|check| check.ok) => Err(failed(
+            programs::CONTROL_PLANE,
+            "does not say how workers are set up".to_owned(),
+            INSTALL,
+        )),
         other => other,
     };
     let (checks, mounts_toml) = match found {
@@ -107,12 +116,26 @@ async fn try_repository(
     Ok(if report.ok { Exit::Done } else { Exit::Failed })
 }
 
-/// Runs the agent for as long as it takes. What it says meanwhile is shown where people read; Ctrl-C reaches it.
+/// A trial without tests that ran and nothing that kept them from running is none.
+fn with_tests(mut found: Found) -> Found {
+    let has_tests = found.checks.iter().any(|check| check.name == "tests");
+    if !has_tests && found.checks.iter().all(|check| check.ok) {
+        let detail = "ended without having run the tests".to_owned();
+        found
+            .checks
+            .push(failed(programs::WORKER_AGENT, detail, INSTALL));
+    }
+    found
+}
+
+/// Runs the agent for as long as it takes. What it says meanwhile is shown where people read. Ctrl-C reaches it, and what it
+/// says then is waited for.
 async fn follow(arguments: &[String], output: &Output) -> Result<Found, Check> {
     let name = programs::WORKER_AGENT;
     let program = program(name)?;
+    let _interrupt = signal(SignalKind::interrupt());
     let said = if output.is_json() {
-        Stdio::null()
+        Stdio::piped()
     } else {
         Stdio::inherit()
     };
@@ -207,15 +230,12 @@ fn program(name: &str) -> Result<PathBuf, Check> {
 fn report(name: &str, done: &Finished) -> Result<Found, Check> {
     serde_json::from_slice(&done.stdout).map_err(|_| {
         let words = text::one_line(&String::from_utf8_lossy(&done.stderr));
-        failed(
-            name,
-            format!(
-                "ended with {} and no report: {}",
-                done.status,
-                text::truncate(&words, 300)
-            ),
-            INSTALL,
-        )
+        let why = match text::truncate(&words, 300) {
+            words if words.is_empty() => String::new(),
+            words => format!(": {words}"),
+        };
+        let detail = format!("ended with {} and no report{why}", done.status);
+        failed(name, detail, INSTALL)
     })
 }
 

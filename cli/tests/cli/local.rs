@@ -171,6 +171,37 @@ fn doctor_has_the_agent_try_a_repository_by_the_planes_settings() {
 }
 
 #[test]
+fn doctor_takes_no_trial_that_did_not_run_the_tests_for_one_that_passed() {
+    let home = home();
+    let bin = home.path().join("bin");
+    let arguments = ["doctor", "--repo", "."];
+    let fine = r#"{"name":"x","ok":true,"detail":"fine"}"#;
+    // A plane of an older version says nothing of a trial.
+    let older = format!(r#"printf '%s' '{{"ok":true,"checks":[{fine}]}}'"#);
+    program(&bin, "mainloop-control-plane", &older);
+    assert_snapshot!(alone(&home, &arguments), @r"
+    exit 1
+    --- stdout
+    FAIL  mainloop-control-plane  does not say how workers are set up
+          → install the three programs of mainloop, of one version, in one folder
+
+    1 check failed; the arrows say how to mend them.
+    ");
+    let plane = format!(r#"printf '%s' '{{"ok":true,"checks":[{fine}],"trial":["--x"]}}'"#);
+    program(&bin, "mainloop-control-plane", &plane);
+    program(&bin, "mainloop-worker-agent", &older);
+    assert_snapshot!(alone(&home, &arguments), @r"
+    exit 1
+    --- stdout
+    ok    x                      fine
+    FAIL  mainloop-worker-agent  ended without having run the tests
+          → install the three programs of mainloop, of one version, in one folder
+
+    1 check failed; the arrows say how to mend them.
+    ");
+}
+
+#[test]
 fn doctor_passes_when_all_is_well() {
     let home = home();
     let report =

@@ -17,15 +17,19 @@ const BACK: &str = "SELECT extract(epoch FROM clock.seen - clock_timestamp())::f
 
 const SEEN: &str = "UPDATE clock SET seen = clock_timestamp()";
 
-/// What is compared with the clock. What a limit's end is by another's clock is asked again a little early.
+/// What is compared with the clock. Between the step and its notice a task may have changed: what it notes since when is not
+/// in the future then, and stays. A wait that ends too early is one try more; so is a limit, whose end is asked for again.
 const MOVE_BACK: [&str; 6] = [
-    "UPDATE task SET timer_at = timer_at - make_interval(secs => $1), wait_until = wait_until - make_interval(secs => $1), \
-     asked_at = asked_at - make_interval(secs => $1), busy_since = busy_since - make_interval(secs => $1), \
-     queued_at = queued_at - make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
+    "UPDATE task SET timer_at = CASE WHEN timer_kind = 'wait' \
+     OR CASE timer_kind WHEN 'deadline' THEN busy_since ELSE asked_at END > clock_timestamp() \
+     THEN timer_at - make_interval(secs => $1) ELSE timer_at END, wait_until = wait_until - make_interval(secs => $1), \
+     asked_at = CASE WHEN asked_at > clock_timestamp() THEN asked_at - make_interval(secs => $1) ELSE asked_at END, \
+     busy_since = CASE WHEN busy_since > clock_timestamp() THEN busy_since - make_interval(secs => $1) ELSE busy_since END, \
+     queued_at = least(queued_at, clock_timestamp()), version = version + 1, updated_at = clock_timestamp() \
      WHERE settled_at IS NULL",
-    "UPDATE attempt SET lost_at = lost_at - make_interval(secs => $1), created_at = created_at - make_interval(secs => $1) \
-     WHERE state <> 'ended'",
-    "UPDATE replica SET started_at = started_at - make_interval(secs => $1), \
+    "UPDATE attempt SET lost_at = lost_at - make_interval(secs => $1) \
+     WHERE state <> 'ended' AND lost_at > clock_timestamp()",
+    "UPDATE replica SET started_at = least(started_at, clock_timestamp()), \
      lease_until = lease_until - make_interval(secs => $1)",
     "UPDATE hold SET until = until - make_interval(secs => $1)",
     "UPDATE pull_watch SET due_at = due_at - make_interval(secs => $1)",

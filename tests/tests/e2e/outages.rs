@@ -181,7 +181,7 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing() -> Result<()> {
     let refused = until("a refusal", PATIENCE, async || {
         let request = CreateTaskRequest {
             repository_url: repo.clone(),
-            description: Uuid::new_v4().to_string().repeat(1000),
+            description: Uuid::new_v4().to_string().repeat(900),
             ..CreateTaskRequest::default()
         };
         match world.client().tasks().create_task(request).await {
@@ -191,7 +191,7 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing() -> Result<()> {
     })
     .await?;
     assert!(
-        refused.message().contains("disk is full"),
+        refused.message().contains("database is full"),
         "{}",
         refused.message()
     );

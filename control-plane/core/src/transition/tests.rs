@@ -622,7 +622,7 @@ fn backoff_doubles_up_to_its_bound() {
 fn the_documented_diagram_is_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/workflow.md");
     let text = format!(
-        "# The workflow of a task\n\nRendered from the transition table in `control-plane/core/src/transition.rs`; a test \
+        "# The workflow of a task\n\nRendered from `control-plane/core/src/transition/table.rs`; a test \
          fails when it is stale\n(`UPDATE_DOCS=1 cargo test -p mainloop-core` writes it anew). Events that stay in their phase \
          are left out.\n\n```mermaid\n{}```\n",
         diagram()
