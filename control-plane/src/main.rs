@@ -1,6 +1,6 @@
 //! The `mainloop-control-plane` binary.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{env::VarError, error::Error as _, io::IsTerminal, process::ExitCode};
 
 use mainloop_control_plane::{
     app,
@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Exit code for a configuration that is refused, as for a command line that is.
 const USAGE: u8 = 2;
+/// Variable that says what is logged.
+const FILTER: &str = "MAINLOOP_LOG";
 
 fn main() -> ExitCode {
     // An error means that a provider is installed already.
@@ -84,9 +86,14 @@ fn refuse(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("MAINLOOP_LOG").unwrap_or_else(|_| {
-        EnvFilter::new("info,octocrab=off,tokio_postgres=warn,refinery_core=warn")
-    });
+    let (filter, unread) = match EnvFilter::try_from_env(FILTER) {
+        Ok(filter) => (filter, None),
+        Err(error) => {
+            let usual = "info,octocrab=off,tokio_postgres=warn,refinery_core=warn";
+            let unset = error.source().is_some_and(|why| why.is::<VarError>());
+            (EnvFilter::new(usual), (!unset).then_some(error))
+        }
+    };
     let builder = tracing_subscriber::fmt()
         // A log that cannot be written (its terminal is gone, its disk is full) is nothing to panic about.
         .log_internal_errors(false)
@@ -96,5 +103,8 @@ fn log(format: LogFormat) {
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
+    }
+    if let Some(error) = unread {
+        tracing::warn!(error = errors::chain(&error), "{FILTER} is not used");
     }
 }

@@ -5,6 +5,7 @@
 
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Error, Store, execute, query_one};
@@ -43,14 +44,14 @@ held AS (INSERT INTO replica (id, host_id, lease_until) VALUES ($1, $2, clock_ti
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, \
 started_at = CASE WHEN replica.lease_until < clock_timestamp() THEN clock_timestamp() ELSE replica.started_at END \
 RETURNING started_at) \
-SELECT held.started_at, extract(epoch FROM held.started_at - before.lease_until)::float8 AS away \
-FROM held LEFT JOIN before ON true";
+SELECT held.started_at, before.lease_until AS lapsed_at, \
+extract(epoch FROM held.started_at - before.lease_until)::float8 AS away FROM held LEFT JOIN before ON true";
 
-/// Nobody was away while another replica was there.
+/// Nobody was away while another replica was there. What changed since the lease lapsed has left that time out itself.
 const DEADLINES_LATER: &str = "\
 UPDATE task SET timer_at = timer_at + make_interval(secs => $1), busy_since = busy_since + make_interval(secs => $1), \
 version = version + 1, updated_at = clock_timestamp() \
-WHERE timer_kind = 'deadline' AND NOT EXISTS (SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
+WHERE timer_kind = 'deadline' AND busy_since <= $3 AND NOT EXISTS (SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
 
 const DROP: &str = "DELETE FROM replica WHERE id = $1";
 
@@ -96,7 +97,9 @@ impl Store {
         if let Some(away) = away {
             // The machine slept, or the database stood still: steps did not get on either.
             let what = "move deadlines";
-            execute(&transaction, what, DEADLINES_LATER, &[&away, &replica]).await?;
+            let lapsed_at: Timestamp = row.get("lapsed_at");
+            let values: [&(dyn ToSql + Sync); 3] = [&away, &replica, &lapsed_at];
+            execute(&transaction, what, DEADLINES_LATER, &values).await?;
         }
         transaction.commit().await.map_err(Error::on(what))?;
         Ok(Held {

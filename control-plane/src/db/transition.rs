@@ -4,7 +4,7 @@
 //! changes nothing; a worker's is appended as ignored, so that it is acknowledged and never resent for ever.
 
 use deadpool_postgres::Transaction;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mainloop_core::{Event, Gate, Phase, Rejected, Run, Task, Timer, Wait, Want, step};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::{task_columns, texts};
 const LOCK: &str = concat!(
     "SELECT ",
     task_columns!(),
-    ", clock_timestamp() AS now FROM task WHERE id = $1 FOR UPDATE"
+    ", clock_timestamp() AS now, (SELECT max(lease_until) FROM replica) AS awake_until FROM task WHERE id = $1 FOR UPDATE"
 );
 
 const UPDATE: &str = "\
@@ -234,10 +234,30 @@ pub async fn lock_task(
     transaction: &Transaction<'_>,
     id: Uuid,
 ) -> Result<Option<(TaskRow, Timestamp)>, Error> {
-    query_opt(transaction, "lock a task", LOCK, &[&id])
-        .await?
-        .map(|row| Ok((TaskRow::try_from(&row)?, row.get("now"))))
-        .transpose()
+    let Some(found) = query_opt(transaction, "lock a task", LOCK, &[&id]).await? else {
+        return Ok(None);
+    };
+    let (mut row, now) = (TaskRow::try_from(&found)?, found.get("now"));
+    if let Some(awake_until) = found.get("awake_until") {
+        leave_out_sleep(&mut row, awake_until, now);
+    }
+    Ok(Some((row, now)))
+}
+
+/// Where no replica has renewed its lease since the machine slept or the clock went ahead, that time is nobody's work. The
+/// first renewal moves what is not moved here.
+fn leave_out_sleep(row: &mut TaskRow, awake_until: Timestamp, now: Timestamp) {
+    let Some(busy) = row.task.busy_since.filter(|busy| *busy <= awake_until) else {
+        return;
+    };
+    let asleep = now.duration_since(awake_until);
+    if asleep <= SignedDuration::ZERO {
+        return;
+    }
+    row.task.busy_since = busy.checked_add(asleep).ok();
+    if let Some(Timer::Deadline(at)) = row.timer {
+        row.timer = at.checked_add(asleep).ok().map(Timer::Deadline);
+    }
 }
 
 /// Applies an occurrence to a locked task. The caller commits, and then calls `nudge().task_changed`.

@@ -403,11 +403,36 @@ async fn deadlines_wait_for_workers_that_are_about_to_come_back() {
     sql(&store, a_minute_ago).await;
     assert_eq!(due().await, 1);
     // It slept, and so did the work.
-    let an_hour_ago = "UPDATE replica SET lease_until = now() - interval '1 hour'";
+    let an_hour_ago = "UPDATE replica SET lease_until = now() - interval '1 hour'; \
+                       UPDATE task SET busy_since = now() - interval '2 hours'";
     sql(&store, an_hour_ago).await;
     store.hold_lease(replica, "here", 10.0).await.unwrap();
     sql(&store, a_minute_ago).await;
     assert_eq!(due().await, 0);
+}
+
+#[tokio::test]
+async fn what_comes_before_the_first_renewal_after_a_sleep_counts_no_sleep() {
+    let store = testing::store().await;
+    let replica = Uuid::now_v7();
+    store.hold_lease(replica, "here", 10.0).await.unwrap();
+    let task = queued(&store, "one", 0).await;
+    store.claim("here", CAPS).await.unwrap();
+    let slept = "UPDATE replica SET started_at = started_at - interval '1 day', lease_until = lease_until - interval '1 day'; \
+                 UPDATE task SET busy_since = busy_since - interval '1 day', timer_at = timer_at - interval '1 day'";
+    sql(&store, slept).await;
+    let connected = apply(&store, task, 1, Event::AttemptConnected).await;
+    assert!(matches!(connected, Applied::Changed(_)), "{connected:?}");
+    let worked = async || {
+        let row = store.task_for_link(task).await.unwrap().unwrap();
+        (row.task.worked.as_secs(), row.timer.unwrap().at())
+    };
+    let (seconds, deadline) = worked().await;
+    assert!(seconds < 60, "{seconds}");
+    assert!(deadline > jiff::Timestamp::now(), "{deadline}");
+    // The renewal does not move it once more.
+    store.hold_lease(replica, "here", 10.0).await.unwrap();
+    assert_eq!(worked().await, (seconds, deadline));
 }
 
 #[tokio::test]
