@@ -137,7 +137,7 @@ async fn serve_on(
     let hang_up = hang_up().map_err(Error::Signal)?;
     let store = Store::new(database_config);
     db::migrate::migrate(&store).await?;
-    store.release_mended().await?;
+    store.release_holds().await?;
     let version = store.server_version().await?;
     let host = host_id(config)?;
     let health = Health::default();

@@ -10,7 +10,7 @@ use std::{collections::HashMap, time::Duration};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use mainloop_core::{Credential, Event, Failure, Reason};
+use mainloop_core::{Credential, Event, Failure, Reason, bounded};
 use mainloop_github::{
     Class, Client, Conditional, FailedCheck, PullRef, PullState, Quota, Repo, ReviewThread,
     Verdict, verdict,
@@ -233,6 +233,7 @@ impl Watch {
         let Class::RateLimited { until: Some(until) } = error.class() else {
             return self.store.pull_failed(watched.task).await;
         };
+        let until = bounded(until, Timestamp::now());
         let failure = Failure {
             reason: Reason::GithubLimit,
             message: errors::chain(error),

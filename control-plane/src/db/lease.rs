@@ -21,7 +21,7 @@ const SEEN: &str = "UPDATE clock SET seen = clock_timestamp()";
 const MOVE_BACK: [&str; 6] = [
     "UPDATE task SET timer_at = timer_at - make_interval(secs => $1), wait_until = wait_until - make_interval(secs => $1), \
      asked_at = asked_at - make_interval(secs => $1), busy_since = busy_since - make_interval(secs => $1), \
-     queued_at = queued_at - make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
+     step_at = step_at - make_interval(secs => $1), queued_at = queued_at - make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
      WHERE settled_at IS NULL",
     "UPDATE attempt SET lost_at = lost_at - make_interval(secs => $1), created_at = created_at - make_interval(secs => $1) \
      WHERE state <> 'ended'",

@@ -168,7 +168,9 @@ pub(super) fn apply(
         }
         Event::CancelRequested | Event::PullClosed => settle(task, Phase::Cancelled),
         Event::RetryRequested => {
-            stuck_or_failed(task)?;
+            if !matches!(task.wait, Wait::Until { .. }) {
+                stuck_or_failed(task)?;
+            }
             human_word(task);
             match &task.phase {
                 Phase::Failed { from, .. } => {

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use super::{wants::is_watched, *};
 use crate::{
     Choice, CiHold, Completion, Failure, Phase, PhaseKind as P, REASONS, ReadyBeforeCi, Reason,
-    Run, State, Unanswered,
+    Run, State, Unanswered, bounded,
 };
 
 const SHAS: [&str; 2] = ["aaa", "bbb"];
@@ -466,6 +466,8 @@ fn a_wait_that_the_other_side_names_is_bounded() {
         assert_eq!(limits.wait_until(named.map(at), 1, at(0)), at(wanted));
     }
     assert_eq!(limits.wait_until(Some(at(1)), 4, at(0)), at(40));
+    assert_eq!(bounded(at(60), at(0)), at(60));
+    assert_eq!(bounded(Timestamp::MAX, at(0)), at(8 * 24 * 3600));
 }
 
 #[test]
@@ -583,6 +585,16 @@ fn a_limit_holds_the_credential_until_it_is_over_and_a_wrong_key_until_a_person_
             .contains(&Want::Hold(Credential::Model, Some(at(3600))))
     );
     assert_eq!(limited.task.failures, 0);
+    let at_once = next(
+        &limited.task,
+        &Event::RetryRequested,
+        at(9),
+        &Limits::default(),
+    )
+    .unwrap();
+    assert_eq!((at_once.task.run, at_once.task.waits), (Run::Queued, 0));
+    assert!(at_once.wants.contains(&Want::TryHeld));
+    assert!(at_once.wants.contains(&Want::SetTimer(None)));
     let wrong = stop(Reason::GithubCredential, None);
     assert!(
         wrong
