@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use super::{wants::is_watched, *};
 use crate::{
     Choice, CiHold, Completion, Failure, Phase, PhaseKind as P, REASONS, ReadyBeforeCi, Reason,
-    Run, State, Unanswered, bounded,
+    Response, Run, State, Unanswered, bounded,
 };
 
 const SHAS: [&str; 2] = ["aaa", "bbb"];
@@ -288,6 +288,12 @@ fn checks_that_never_start_are_told_from_those_that_never_end() {
         (Event::CiNotStarted, Reason::CiNotStarted),
         (Event::DeadlinePassed, Reason::CiDeadline),
     ] {
+        // Unless it was the task's own limit that cut the wait short.
+        let over = next(&run(&in_ci()), &event, at(24 * 3600), &Limits::default());
+        assert_eq!(
+            over.unwrap().task.wait,
+            Wait::Human(Gate::Stuck(Reason::TaskDeadline))
+        );
         let mut events = in_ci();
         events.push(event);
         assert_eq!(run(&events).wait, Wait::Human(Gate::Stuck(reason)));
@@ -535,9 +541,13 @@ fn words_of_reasons_are_their_own() {
     for reason in Reason::ALL {
         assert_eq!(Reason::of_word(reason.word()), Some(*reason));
         let row = reason.row();
-        for text in [row.meaning, row.remedy] {
+        for text in [row.meaning, row.remedy].into_iter().chain(row.meanwhile) {
             assert!(text.ends_with('.') && text.len() < 240, "{text}");
         }
+        let waits = row.response == Response::Wait;
+        assert_eq!(row.meanwhile.is_some(), waits, "{reason:?}");
+        // Whoever is asked is waited for.
+        assert!(!row.remedy.contains("by itself") || !waits, "{reason:?}");
         assert!(
             row.title.len() < 48 && !row.title.ends_with('.'),
             "{}",
