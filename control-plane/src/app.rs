@@ -510,6 +510,7 @@ fn start_code_host(
             api: config.code_host.api.clone(),
             tokens: tokens.clone(),
             interval: config.policy.watch_interval(),
+            health: health.clone(),
         },
     );
     supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop.clone()));
