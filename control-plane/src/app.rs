@@ -137,7 +137,7 @@ async fn serve_on(
     let hang_up = hang_up().map_err(Error::Signal)?;
     let store = Store::new(database_config);
     db::migrate::migrate(&store).await?;
-    store.release_mended().await?;
+    store.release_holds().await?;
     let version = store.server_version().await?;
     let host = host_id(config)?;
     let health = Health::default();
@@ -510,6 +510,7 @@ fn start_code_host(
             api: config.code_host.api.clone(),
             tokens: tokens.clone(),
             interval: config.policy.watch_interval(),
+            health: health.clone(),
         },
     );
     supervisor.spawn("pull request watch", OnExit::Fatal, watch.run(stop.clone()));

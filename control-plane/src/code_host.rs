@@ -31,8 +31,6 @@ use crate::{
 const MARGIN: Duration = Duration::from_mins(10);
 /// How long getting one may take. An agent waits a little longer for its welcome.
 const GET: Duration = Duration::from_secs(10);
-/// Pause after a renewal that failed.
-const AGAIN: Duration = Duration::from_secs(30);
 /// How often it is looked whether attempts have ended that have tokens.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long revoking may take when the plane stops.
@@ -147,13 +145,6 @@ impl Lent {
     /// Whether another one is to be asked for.
     pub fn is_due(&self) -> bool {
         self.renew_at.is_some_and(|at| at <= Timestamp::now())
-    }
-
-    /// The same, to be renewed a little later: renewing it just now did not do.
-    #[must_use]
-    pub fn later(mut self) -> Self {
-        self.renew_at = Some(Timestamp::now() + AGAIN);
-        self
     }
 }
 

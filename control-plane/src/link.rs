@@ -170,12 +170,13 @@ impl WorkerLinkService for Link {
             .await
             .map_err(|error| internal(&error))?
             .ok_or_else(|| Status::unauthenticated("the token is not this attempt's"))?;
+        let is_new = hello.link_epoch <= 1;
         let (outgoing, frames) = mpsc::channel(OUTGOING);
         let shared = Arc::clone(&self.shared);
         self.shared
             .supervisor
             .spawn("link session", OnExit::Log, async move {
-                session::run(shared, identity, incoming, outgoing).await;
+                session::run(shared, identity, is_new, incoming, outgoing).await;
             });
         Ok(Response::new(Box::pin(ReceiverStream::new(frames))))
     }

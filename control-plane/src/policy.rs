@@ -615,6 +615,8 @@ pub fn micros(usd: f64) -> i64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn read(text: &str) -> Result<Policy, String> {
@@ -756,5 +758,22 @@ mod tests {
     fn the_documented_example_is_the_default() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.example.toml");
         assert_eq!(Policy::read(Path::new(path)).unwrap(), Policy::default());
+        // A key that is left out has its default as well.
+        let written: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        let mut all = toml::Table::try_from(Policy::default()).unwrap();
+        // Is of this machine: the example has it as a comment.
+        all.remove("toolchains");
+        assert_eq!(keys(&written), keys(&all));
+    }
+
+    fn keys(table: &toml::Table) -> BTreeSet<String> {
+        let below = |(key, value): (&String, &toml::Value)| match value.as_table() {
+            Some(table) => keys(table)
+                .into_iter()
+                .map(|below| format!("{key}.{below}"))
+                .collect(),
+            None => vec![key.clone()],
+        };
+        table.iter().flat_map(below).collect()
     }
 }

@@ -49,7 +49,7 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         Event::AttemptLost { why } => after_stumble(task, &format!("worker lost: {why}")),
         Event::Suspended => "the plane was stopped: goes on at its next start".to_owned(),
         Event::DeadlinePassed => after_stumble(task, "deadline passed"),
-        Event::CiNotStarted => "CI did not start in time".to_owned(),
+        Event::CiNotStarted => after_stumble(task, "checks were not begun in time"),
         Event::WaitElapsed => "wait is over: waits for a worker".to_owned(),
         Event::PlanStored { revision, .. } => format!("plan ready (revision {revision})"),
         Event::NothingToChange => "nothing to change".to_owned(),
@@ -125,7 +125,7 @@ fn after_stumble(task: &TaskRow, what: &str) -> String {
         (_, Wait::Until { at, .. }) if task.task.waits > 0 => {
             format!(
                 "{what}; goes on by itself at {}",
-                at.strftime("%H:%M:%S UTC")
+                at.strftime("%Y-%m-%d %H:%M:%S UTC")
             )
         }
         _ => format!("{what}; will be tried again"),

@@ -10,7 +10,7 @@ use std::{collections::HashMap, time::Duration};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use mainloop_core::{Credential, Event, Failure, Reason};
+use mainloop_core::{Credential, Event, Failure, Reason, bounded};
 use mainloop_github::{
     Class, Client, Conditional, FailedCheck, PullRef, PullState, Quota, Repo, ReviewThread,
     Verdict, verdict,
@@ -30,6 +30,7 @@ use crate::{
         reviews::Thread,
     },
     errors,
+    rpc::access::Health,
 };
 
 /// How often the table is looked at; each pull request has its own pace.
@@ -44,7 +45,12 @@ pub struct Options {
     pub tokens: Tokens,
     /// Pause between two looks at the same pull request.
     pub interval: Duration,
+    /// Where it is said that the code host refuses the token.
+    pub health: Health,
 }
+
+/// The part of the plane's health that the watch speaks of.
+const PART: &str = "pull requests";
 
 /// The loop.
 #[derive(Debug)]
@@ -106,18 +112,14 @@ impl Watch {
             Err(error) => Err(Trouble::Host(error)),
         };
         let stored = match result {
-            Ok(()) => Ok(()),
+            Ok(()) => self.can_be_read(&watched).await,
             Err(Trouble::Store(error)) => Err(error),
             Err(Trouble::Host(error)) if matches!(error.class(), Class::RateLimited { .. }) => {
                 self.limited(&watched, &error).await
             }
             Err(Trouble::Host(error)) => {
-                if error.class() == Class::Unauthorized {
-                    // Revoked from outside, it may be: the next look gets another one.
-                    self.clients.remove(&key(&watched));
-                }
                 tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not look at a pull request");
-                self.store.pull_failed(watched.task).await
+                self.cannot_be_read(&watched, &error).await
             }
         };
         let pause = self.quota(&repo(&watched)).pause(1);
@@ -233,6 +235,7 @@ impl Watch {
         let Class::RateLimited { until: Some(until) } = error.class() else {
             return self.store.pull_failed(watched.task).await;
         };
+        let until = bounded(until, Timestamp::now());
         let failure = Failure {
             reason: Reason::GithubLimit,
             message: errors::chain(error),
@@ -246,6 +249,39 @@ impl Watch {
         self.store
             .pull_later(watched.task, wait.max(self.options.interval))
             .await
+    }
+
+    async fn can_be_read(&self, watched: &Watched) -> Result<(), db::Error> {
+        self.options.health.set_problem(PART, None);
+        if watched.unreadable {
+            self.store.pull_shown(watched).await?;
+        }
+        Ok(())
+    }
+
+    async fn cannot_be_read(
+        &mut self,
+        watched: &Watched,
+        error: &mainloop_github::Error,
+    ) -> Result<(), db::Error> {
+        let why = errors::chain(error);
+        match error.class() {
+            Class::NotFound | Class::Forbidden { .. } => {
+                self.store.pull_hidden(watched, &why).await
+            }
+            class => {
+                if class == Class::Unauthorized {
+                    // Revoked from outside, it may be: the next look gets another one.
+                    self.clients.remove(&key(watched));
+                    let problem = format!(
+                        "pull requests are not looked at: the code host refuses the token ({why}); start the plane \
+                         with a valid one"
+                    );
+                    self.options.health.set_problem(PART, Some(problem));
+                }
+                self.store.pull_failed(watched.task).await
+            }
+        }
     }
 
     fn quota(&mut self, repo: &Repo) -> Quota {

@@ -29,7 +29,7 @@ pub(crate) enum Command {
         /// Why, for its history
         reason: Option<String>,
     },
-    /// Start a task again that failed or is stuck; its issue, branch and pull request are used again
+    /// Start a task again that failed or is stuck, or at once where it waits; its issue, branch and pull request are used again
     Retry {
         /// Id of the task
         task: String,

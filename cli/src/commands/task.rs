@@ -275,7 +275,7 @@ async fn retry(
         .await
         .map_err(Call::refused(
             format!("retry the task `{task}`"),
-            "only a task that failed or is stuck can be retried",
+            "only a task that failed, is stuck or waits for a time can be retried",
         ))?
         .into_inner();
     output.message(&response, |response| {

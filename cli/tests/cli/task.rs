@@ -277,7 +277,7 @@ fn tasks_are_confirmed_cancelled_retried_and_guided() {
     exit 1
     --- stderr
     error: cannot retry the task `r1`: the task has not failed
-    hint: only a task that failed or is stuck can be retried
+    hint: only a task that failed, is stuck or waits for a time can be retried
     ");
     assert_snapshot!(piped(&plane, &["task", "say", "r1", "-"], "look at util.rs\n"), @r"
     exit 0

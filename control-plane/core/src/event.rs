@@ -50,7 +50,7 @@ pub enum Event {
     GivenUp,
     /// A person ended the task.
     CancelRequested,
-    /// A person wants a task that failed or is stuck tried again.
+    /// A person wants a task tried again that failed or is stuck, or one that waits to be tried again tried at once.
     RetryRequested,
 
     /// The dispatcher took a slot for it.

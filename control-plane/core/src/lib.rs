@@ -11,7 +11,7 @@ mod task;
 mod transition;
 
 pub use event::{CiHold, Event, EventKind};
-pub use limits::{Limits, NoCi, ReadyBeforeCi, Unanswered};
+pub use limits::{Limits, NoCi, ReadyBeforeCi, Unanswered, bounded};
 pub use reason::{Choice, Credential, REASONS, Reason, Response, Row, troubleshooting};
 pub use state::{Group, State};
 pub use task::{

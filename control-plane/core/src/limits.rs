@@ -103,8 +103,7 @@ impl Limits {
     /// and not in a year.
     pub fn wait_until(&self, named: Option<Timestamp>, waits: u32, now: Timestamp) -> Timestamp {
         let soonest = self.retry_at(waits, now);
-        let longest = now.checked_add(NAMED_WAIT_MAX).unwrap_or(now);
-        named.unwrap_or(soonest).clamp(soonest, longest)
+        named.map_or(soonest, |named| bounded(named, now).max(soonest))
     }
 
     /// When to try again after the `failures`-th failure in a row.
@@ -117,6 +116,11 @@ impl Limits {
             .min(self.backoff_max);
         now.checked_add(wait).unwrap_or(now)
     }
+}
+
+/// When a limit is over whose end the other side named: not in a year.
+pub fn bounded(named: Timestamp, now: Timestamp) -> Timestamp {
+    named.min(later(now, NAMED_WAIT_MAX))
 }
 
 /// A point in time so much later, as far as time goes.

@@ -103,12 +103,14 @@ pub struct Row {
     pub title: &'static str,
     /// What it means: a sentence or two.
     pub meaning: &'static str,
-    /// What to do about it: a sentence or two.
+    /// What whoever is asked does about it: a sentence or two.
     pub remedy: &'static str,
+    /// What can be done while the task waits by itself; none where it never does.
+    pub meanwhile: Option<&'static str>,
 }
 
 macro_rules! reasons {
-    ($($(#[$holds:ident])? $name:ident $word:literal $response:ident $choices:ident $title:literal $meaning:literal $remedy:literal),+ $(,)?) => {
+    ($($(#[$holds:ident])? $name:ident $word:literal $response:ident $choices:ident $title:literal $meaning:literal $remedy:literal $($meanwhile:literal)?),+ $(,)?) => {
         /// Why work stopped short.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
@@ -134,6 +136,7 @@ macro_rules! reasons {
             title: $title,
             meaning: $meaning,
             remedy: $remedy,
+            meanwhile: meanwhile!($($meanwhile)?),
         }),+];
     };
 }
@@ -144,6 +147,15 @@ macro_rules! holds {
     };
     ($credential:ident) => {
         Some(Credential::$credential)
+    };
+}
+
+macro_rules! meanwhile {
+    () => {
+        None
+    };
+    ($words:literal) => {
+        Some($words)
     };
 }
 
@@ -272,15 +284,18 @@ reasons! {
     #[Model] ModelLimit "model_limit" Wait MEND
         "Model limit reached"
         "The credential has reached a rate or usage limit."
-        "Nothing: the task goes on by itself when the limit ends. Retry to try at once.",
+        "Retry once the limit is over, or start the plane with another credential. Other tasks wait for it as well."
+        "`mainloop task retry` tries at once, and so does a plane that is started anew, with another credential say.",
     ModelOverloaded "model_overloaded" Wait MEND
         "Model overloaded"
         "The model's service is overloaded and answers nobody."
-        "Nothing: the task goes on by itself. When it lasts, look at the service's status page.",
+        "Look at the service's status page, and retry once it answers again."
+        "When it lasts, look at the service's status page.",
     ModelUnavailable "model_unavailable" Wait MEND
         "Model does not answer"
         "The model's service failed or could not be reached."
-        "Nothing: the task goes on by itself. When it lasts, see whether this machine reaches the service (`mainloop doctor`).",
+        "See whether this machine reaches the service (`mainloop doctor`), and retry once it does."
+        "When it lasts, see whether this machine reaches the service (`mainloop doctor`).",
     ModelContext "model_context" Ask STEER
         "Conversation too long"
         "The prompt is longer than the model takes, also after it was summarised."
@@ -374,11 +389,13 @@ reasons! {
     #[CodeHost] GithubLimit "github_limit" Wait MEND
         "GitHub rate limit"
         "GitHub limits the token's requests."
-        "Nothing: the task goes on by itself when the limit ends. Retry to try at once.",
+        "Retry once the limit is over. Other tasks wait for it as well."
+        "`mainloop task retry` tries at once, and so does a plane that is started anew, with another token say.",
     GithubUnavailable "github_unavailable" Wait MEND
         "GitHub does not answer"
         "GitHub failed or could not be reached."
-        "Nothing: the task goes on by itself. When it lasts, look at GitHub's status page.",
+        "Look at GitHub's status page, and retry once it answers again."
+        "When it lasts, look at GitHub's status page.",
     Github "github" Ask MEND
         "GitHub refused the request"
         "GitHub did not do what the step asked for."
@@ -495,11 +512,17 @@ pub fn troubleshooting() -> String {
                 "It is tried again, up to `max_attempts` times; then a person is asked."
             }
             (Response::Wait, None) => {
-                "The task waits and tries again by itself, up to `max_waits` times; then a person is asked."
+                "The task waits and tries again by itself, up to `max_waits` times in a row; then a person is asked, and \
+                 at once where `resume_after_limit` is off."
             }
             (Response::Wait, Some(_)) => {
-                "The task waits until the limit is over, and with it every other that needs the credential."
+                "The task waits until the limit is over, and with it every other that needs the credential, up to \
+                 `max_waits` times in a row; then a person is asked, and at once where `resume_after_limit` is off."
             }
+        };
+        let remedy = match row.meanwhile {
+            Some(meanwhile) => format!("{meanwhile} When you are asked: {}", lower(row.remedy)),
+            None => row.remedy.to_owned(),
         };
         let choices: Vec<String> = row
             .choices
@@ -508,14 +531,22 @@ pub fn troubleshooting() -> String {
             .collect();
         writeln!(
             text,
-            "**{}** (`{}`). {} {follows} {}\nChoices: {}.\n",
+            "**{}** (`{}`). {} {follows} {remedy}\nChoices: {}.\n",
             row.title,
             row.reason.word(),
             row.meaning,
-            row.remedy,
             choices.join(", ")
         )
         .expect("a String takes any text");
     }
     text
+}
+
+/// A sentence as the rest of one.
+fn lower(sentence: &str) -> String {
+    let mut characters = sentence.chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
 }

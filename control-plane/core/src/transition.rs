@@ -43,6 +43,8 @@ pub enum Want {
     Hold(Credential, Option<Timestamp>),
     /// It may be tried again: a person says that it is mended, or nobody is left who could.
     Release(Credential),
+    /// A person does not wait for the end of the limits that its next step needs: one task tries at once.
+    TryHeld,
     /// What it leaves at the code host is closed, or left, as policy says.
     Tidy,
     /// The pull request is watched from now on.

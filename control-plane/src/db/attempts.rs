@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Error, Occurrence, Store, execute, query, query_one, query_opt,
+    Error, Occurrence, Store, execute, holds, query, query_one, query_opt,
     transition::{apply_in, lock_task},
 };
 
@@ -369,6 +369,9 @@ impl Store {
         .await?
         {
             self.nudge().events_grew(row.get("id"));
+        }
+        if spend.output_tokens > 0 {
+            holds::model_answered(&client, id).await?;
         }
         Ok(())
     }

@@ -71,6 +71,8 @@ impl Store {
     pub async fn claim(&self, host: &str, caps: Caps) -> Result<usize, Error> {
         let what = "claim queued tasks";
         let mut client = self.connection(what).await?;
+        // By itself: a task is locked before a hold.
+        holds::passed(&client).await?;
         let transaction = client.transaction().await.map_err(Error::on(what))?;
         execute(&transaction, what, LOCK, &[]).await?;
         let mut holds = holds::list(&transaction).await?;
@@ -92,6 +94,7 @@ impl Store {
         )
         .await?;
         let mut claimed = Vec::new();
+        let mut trials = Vec::new();
         for head in heads {
             let id: Uuid = head.get("id");
             let Some((task, now)) = transition::lock_task(&transaction, id).await? else {
@@ -116,11 +119,15 @@ impl Store {
                 claimed.push(id);
                 for hold in &mut holds {
                     if needed.contains(&hold.credential) {
-                        holds::try_with(&transaction, hold.credential, id).await?;
+                        trials.push((hold.credential, id));
                         hold.closed = true;
                     }
                 }
             }
+        }
+        // Last: whoever else changes a hold has locked its task before.
+        for (credential, task) in trials {
+            holds::try_with(&transaction, credential, task).await?;
         }
         transaction.commit().await.map_err(Error::on(what))?;
         drop(client);

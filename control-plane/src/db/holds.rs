@@ -3,10 +3,10 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use mainloop_core::{Credential, Failure, Reason};
+use mainloop_core::{Credential, Failure, Reason, Task};
 use uuid::Uuid;
 
-use super::{Error, Store, execute, query};
+use super::{Error, Store, claims::needs, execute, query, transition::lock_task};
 
 /// A later word about the same credential counts; what waits for a person waits on.
 const HOLD: &str = "\
@@ -18,13 +18,45 @@ const RELEASE: &str = "DELETE FROM hold WHERE credential = $1";
 
 const GOT_THROUGH: &str = "DELETE FROM hold WHERE trial = $1";
 
+/// The model did what the newest worker of a task asked.
+const MODEL_ANSWERED: &str = "\
+DELETE FROM hold USING attempt JOIN task ON task.id = attempt.task_id AND task.attempt = attempt.n \
+WHERE attempt.id = $1 AND hold.trial = task.id AND hold.credential = 'model'";
+
 const TRY: &str = "UPDATE hold SET trial = $2 WHERE credential = $1";
 
-/// One that is over is closed while the task that tries it is at work.
-const LIST: &str = "\
-SELECT credential, reason, why, hold.until, (hold.until IS NULL OR hold.until > clock_timestamp() \
-OR coalesce(task.run IN ('starting', 'live'), false)) AS closed \
-FROM hold LEFT JOIN task ON task.id = hold.trial ORDER BY credential";
+/// The task `task` that tries a hold met no limit for longer than Claude asks again by itself, or only waits for a person.
+macro_rules! passed {
+    () => {
+        "(task.run = 'live' AND coalesce(task.step_at < clock_timestamp() - interval '4 minutes', true))"
+    };
+}
+
+/// One that is over is closed while the task that tries it may still meet the limit.
+const LIST: &str = concat!(
+    "SELECT credential, reason, why, hold.until, coalesce(hold.until <= clock_timestamp(), false) AS over, \
+     (hold.until IS NULL OR hold.until > clock_timestamp() \
+     OR coalesce(task.run IN ('starting', 'live') AND NOT ",
+    passed!(),
+    ", false)) AS closed FROM hold LEFT JOIN task ON task.id = hold.trial ORDER BY credential"
+);
+
+const PASSED: &str = concat!(
+    "DELETE FROM hold USING task WHERE task.id = hold.trial AND hold.until <= clock_timestamp() AND ",
+    passed!()
+);
+
+const TRY_AT_ONCE: &str = "\
+UPDATE hold SET until = least(until, clock_timestamp()), trial = NULL WHERE credential = $1 AND until IS NOT NULL";
+
+/// Those who met the limits: where nobody else is queued, they try.
+const WAKE: &str = "\
+UPDATE task SET timer_at = least(timer_at, clock_timestamp()), wait_until = least(wait_until, clock_timestamp()), \
+version = version + 1, updated_at = clock_timestamp() \
+FROM hold WHERE hold.task_id = task.id AND hold.until > clock_timestamp() AND task.wait = 'until'";
+
+const TRY_ALL: &str = "\
+UPDATE hold SET until = least(until, clock_timestamp()), trial = NULL WHERE until IS NOT NULL";
 
 const RELEASE_MENDED: &str = "DELETE FROM hold WHERE until IS NULL";
 
@@ -33,8 +65,13 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("holds::HOLD", HOLD),
     ("holds::RELEASE", RELEASE),
     ("holds::GOT_THROUGH", GOT_THROUGH),
+    ("holds::MODEL_ANSWERED", MODEL_ANSWERED),
     ("holds::TRY", TRY),
     ("holds::LIST", LIST),
+    ("holds::PASSED", PASSED),
+    ("holds::TRY_AT_ONCE", TRY_AT_ONCE),
+    ("holds::WAKE", WAKE),
+    ("holds::TRY_ALL", TRY_ALL),
     ("holds::RELEASE_MENDED", RELEASE_MENDED),
 ];
 
@@ -49,6 +86,8 @@ pub struct Hold {
     pub why: String,
     /// When the limit is over; unset until a person says that it is mended.
     pub until: Option<Timestamp>,
+    /// The limit is over as far as is known: one task tries, or may.
+    pub over: bool,
     /// Nothing that needs it is started; otherwise one task may try.
     pub closed: bool,
 }
@@ -99,6 +138,40 @@ pub(super) async fn got_through(transaction: &Transaction<'_>, task: Uuid) -> Re
         .map(drop)
 }
 
+/// The model answered this attempt: if its task tried whether a limit is over, it is.
+pub(super) async fn model_answered(
+    client: &impl GenericClient,
+    attempt: Uuid,
+) -> Result<(), Error> {
+    execute(client, "release a credential", MODEL_ANSWERED, &[&attempt])
+        .await
+        .map(drop)
+}
+
+/// Tasks that try whether a limit is over and met none for a while got through.
+pub(super) async fn passed(client: &impl GenericClient) -> Result<(), Error> {
+    execute(client, "release credentials", PASSED, &[])
+        .await
+        .map(drop)
+}
+
+/// A person does not wait for the end of the limits that this task needs: the next one that is started tries. What
+/// waits for a person waits on.
+pub(super) async fn try_at_once(transaction: &Transaction<'_>, task: &Task) -> Result<(), Error> {
+    for hold in list(transaction).await? {
+        if needs(task, hold.credential) {
+            execute(
+                transaction,
+                "try a held credential at once",
+                TRY_AT_ONCE,
+                &[&hold.credential.word()],
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
 /// This task tries whether the limit is over.
 pub(super) async fn try_with(
     transaction: &Transaction<'_>,
@@ -136,6 +209,7 @@ pub async fn list(client: &impl GenericClient) -> Result<Vec<Hold>, Error> {
                 reason: Reason::of_word(reason).ok_or_else(|| unknown("reason", reason))?,
                 why: row.get("why"),
                 until: row.get("until"),
+                over: row.get("over"),
                 closed: row.get("closed"),
             })
         })
@@ -159,14 +233,24 @@ impl Store {
         let what = "hold a credential";
         let mut client = self.connection(what).await?;
         let transaction = client.transaction().await.map_err(Error::on(what))?;
+        // A task is locked before a hold, here as in every transition.
+        lock_task(&transaction, task).await?;
         hold(&transaction, credential, task, failure, Some(until)).await?;
         transaction.commit().await.map_err(Error::on(what))
     }
 
-    /// Releases what waited for a person: a plane that starts was given its credentials anew.
-    pub async fn release_mended(&self) -> Result<(), Error> {
+    /// A plane that starts was given its credentials anew: what waited for a person is released, and whether the
+    /// limits are over is tried at once.
+    pub async fn release_holds(&self) -> Result<(), Error> {
         let what = "release credentials";
-        let client = self.connection(what).await?;
-        execute(&client, what, RELEASE_MENDED, &[]).await.map(drop)
+        let mut client = self.connection(what).await?;
+        let transaction = client.transaction().await.map_err(Error::on(what))?;
+        for statement in [WAKE, TRY_ALL, RELEASE_MENDED] {
+            execute(&transaction, what, statement, &[]).await?;
+        }
+        transaction.commit().await.map_err(Error::on(what))
     }
 }
+
+#[cfg(test)]
+mod tests;

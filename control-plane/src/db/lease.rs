@@ -26,7 +26,7 @@ const MOVE_BACK: [&str; 6] = [
      THEN timer_at - make_interval(secs => $1) ELSE timer_at END, wait_until = wait_until - make_interval(secs => $1), \
      asked_at = CASE WHEN asked_at > clock_timestamp() THEN asked_at - make_interval(secs => $1) ELSE asked_at END, \
      busy_since = CASE WHEN busy_since > clock_timestamp() THEN busy_since - make_interval(secs => $1) ELSE busy_since END, \
-     queued_at = least(queued_at, clock_timestamp()), version = version + 1, updated_at = clock_timestamp() \
+     step_at = least(step_at, clock_timestamp()), queued_at = least(queued_at, clock_timestamp()), version = version + 1, updated_at = clock_timestamp() \
      WHERE settled_at IS NULL",
     "UPDATE attempt SET lost_at = lost_at - make_interval(secs => $1) \
      WHERE state <> 'ended' AND lost_at > clock_timestamp()",

@@ -77,7 +77,7 @@ impl Store {
 }
 
 impl Store {
-    /// Starts a task that failed or is stuck again, `fresh` on a new branch; what a person says about it goes into the next prompt.
+    /// Starts a task again that failed or is stuck, `fresh` on a new branch, or one that waits at once; what a person says about it goes into the next prompt.
     pub async fn retry_task(
         &self,
         task: Uuid,

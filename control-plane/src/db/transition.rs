@@ -375,6 +375,9 @@ fn shows_that_services_answer(event: &Event) -> bool {
         Event::PlanStored { .. }
             | Event::NothingToChange
             | Event::QuestionAsked { .. }
+            | Event::BlockerReported { .. }
+            | Event::ChangeHeld { .. }
+            | Event::PullOpened { .. }
             | Event::BranchPushed { .. }
             | Event::WorkFinished { .. }
             | Event::CiRunning { .. }
@@ -578,6 +581,7 @@ async fn store_want(
             holds::hold(transaction, *credential, row.id, failure, *until).await?;
         }
         Want::Release(credential) => holds::release(transaction, *credential).await?,
+        Want::TryHeld => holds::try_at_once(transaction, &row.task).await?,
         Want::UnwatchPull => {
             execute(
                 transaction,

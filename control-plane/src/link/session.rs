@@ -17,7 +17,7 @@ use mainloop_proto::v1::{
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
@@ -57,6 +57,10 @@ const LOG_FULL: &str = "The log of this attempt is full: what follows is not kep
 const BACKOFF: Duration = Duration::from_millis(250);
 /// Longest wait.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a welcome waits for the next token of an agent that has one.
+const TOKEN_WAIT: Duration = Duration::from_secs(1);
+/// Pause after a token was not got for such an agent.
+const TOKEN_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why a session ends.
 enum End {
@@ -76,9 +80,11 @@ impl From<db::Error> for End {
     }
 }
 
+/// `is_new` says that the agent was never welcomed, so that it has no credentials yet.
 pub(super) async fn run(
     shared: Arc<Shared>,
     identity: Identity,
+    is_new: bool,
     incoming: Streaming<ConnectRequest>,
     outgoing: mpsc::Sender<Result<ConnectResponse, Status>>,
 ) {
@@ -115,7 +121,8 @@ pub(super) async fn run(
         used_credit: 0,
         log_size: 0,
         look_at: Instant::now() + POLL,
-        lent: None,
+        is_new,
+        renew_at: None,
     };
     let end = session.serve(incoming, connected, gaps).await;
     let unstored = session.flush_logs().await;
@@ -180,8 +187,10 @@ struct Session {
     log_size: i64,
     /// When the task's row is looked at again, whatever comes until then.
     look_at: Instant,
-    /// The code host's token that the agent has.
-    lent: Option<Lent>,
+    /// The agent was never welcomed, and has no credentials.
+    is_new: bool,
+    /// When the agent needs the next token of the code host; never where its token lasts.
+    renew_at: Option<Timestamp>,
 }
 
 /// A token on its way.
@@ -207,7 +216,7 @@ impl Session {
         {
             store.apply(self.identity.task_id, &hello).await?;
         }
-        let credentials = self.credentials().await?;
+        let (credentials, mut renewal) = self.credentials().await?;
         let (store, offer) = (&self.shared.store, &self.shared.offer);
         let welcome = welcome::welcome(store, offer, self.identity, connected, credentials).await?;
         let Some(welcome) = welcome else {
@@ -220,10 +229,9 @@ impl Session {
         self.send(Out::Welcome(welcome)).await?;
         self.tell_commands().await?;
         let mut silent_since = Instant::now();
-        // The next token, while it is got: frames are read meanwhile.
-        let mut renewal = None;
         loop {
-            if renewal.is_none() && self.lent.as_ref().is_some_and(Lent::is_due) {
+            // The next token, while it is got: frames are read meanwhile.
+            if renewal.is_none() && self.renew_at.is_some_and(|at| at <= Timestamp::now()) {
                 renewal = self.ask_token().await?;
             }
             let wake = self
@@ -268,16 +276,25 @@ impl Session {
         }
     }
 
-    /// What the agent is given at its hello. A task whose repository gives no token is told why.
-    async fn credentials(&mut self) -> Result<Credentials, End> {
-        let Some(asked) = self.ask_token().await? else {
-            return Ok(self.shared.offer.credentials.clone());
+    /// What the agent is given at its hello. One that was welcomed before keeps what it has until the next token is got,
+    /// which is the second result. A task whose repository gives no token to a new one is told why.
+    async fn credentials(&mut self) -> Result<(Option<Credentials>, Option<Asked>), End> {
+        let Some(mut asked) = self.ask_token().await? else {
+            return Ok((Some(self.shared.offer.credentials.clone()), None));
         };
-        match asked.await {
-            Ok(lent) => {
-                let credentials = self.shared.offer.with(&lent);
-                self.lent = Some(lent);
-                Ok(credentials)
+        let lent = if self.is_new {
+            asked.await
+        } else {
+            match timeout(TOKEN_WAIT, &mut asked).await {
+                Ok(lent) => lent,
+                Err(_) => return Ok((None, Some(asked))),
+            }
+        };
+        match lent {
+            Ok(lent) => Ok((Some(self.lend(&lent)), None)),
+            Err(error) if !self.is_new => {
+                self.ask_again(&error);
+                Ok((None, None))
             }
             Err(error) => {
                 let mut failed = Occurrence::new(token_failed(&error), "github");
@@ -316,18 +333,27 @@ impl Session {
         match lent {
             Ok(lent) => {
                 let welcome = Welcome {
-                    credentials: Some(self.shared.offer.with(&lent)),
+                    credentials: Some(self.lend(&lent)),
                     ..Welcome::default()
                 };
-                self.lent = Some(lent);
                 self.send(Out::Welcome(welcome)).await
             }
             Err(error) => {
-                tracing::warn!(attempt.id = %self.identity.id, error = errors::chain(&error), "could not renew a token; trying again");
-                self.lent = self.lent.take().map(Lent::later);
+                self.ask_again(&error);
                 Ok(())
             }
         }
+    }
+
+    /// What the agent has from now on.
+    fn lend(&mut self, lent: &Lent) -> Credentials {
+        self.renew_at = lent.renew_at;
+        self.shared.offer.with(lent)
+    }
+
+    fn ask_again(&mut self, error: &mainloop_github::Error) {
+        tracing::warn!(attempt.id = %self.identity.id, error = errors::chain(error), "could not renew a token; trying again");
+        self.renew_at = Some(Timestamp::now() + TOKEN_AGAIN);
     }
 
     async fn send(&self, frame: Out) -> Result<(), End> {

@@ -62,7 +62,7 @@ pub(super) async fn welcome(
     offer: &Offer,
     identity: Identity,
     connected: Connected,
-    credentials: Credentials,
+    credentials: Option<Credentials>,
 ) -> Result<Option<Welcome>, Error> {
     let Some(task) = store.task_for_link(identity.task_id).await? else {
         return Ok(None);
@@ -74,7 +74,7 @@ pub(super) async fn welcome(
     Ok(Some(Welcome {
         attempt: i32::try_from(identity.n).unwrap_or(i32::MAX),
         acked_milestone: connected.milestone,
-        credentials: Some(credentials),
+        credentials,
         policy: Some((offer.policy)(&task.policy)),
         assignment: Some(assignment(store, &task).await?),
         earlier_cost_micros: store.earlier_cost(task.id, identity.n).await?,

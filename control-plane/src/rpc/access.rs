@@ -70,6 +70,10 @@ impl Starts {
 fn held(hold: &Hold) -> String {
     let row = hold.reason.row();
     match hold.until {
+        Some(_) if hold.over => format!(
+            "{} ({}): one task tries whether it is over",
+            row.title, hold.why
+        ),
         Some(until) => format!(
             "{} ({}): goes on at {}",
             row.title,
@@ -157,7 +161,7 @@ impl Health {
         let known = self.lock().problems.values().cloned().collect::<Vec<_>>();
         workers
             .into_iter()
-            .chain(starts.holds.iter().map(held))
+            .chain(starts.holds.iter().filter(|hold| hold.closed).map(held))
             .chain(known)
             .collect()
     }

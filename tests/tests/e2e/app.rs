@@ -9,7 +9,7 @@ use mainloop_github::{Class, Client, Repo};
 use mainloop_proto::v1::{InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, when},
-    github::{Level, Minted, Scope, Seed, Site},
+    github::{Fault, FaultKind, Level, Minted, Scope, Seed, Site},
     world::{BOT, PERSON, Settings, World, script, wait},
 };
 
@@ -178,6 +178,30 @@ async fn an_app_s_token_is_renewed_in_mid_run_and_revoked_at_the_end() -> Result
                 .then_some(())
         })
         .await;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_keep_their_tokens_while_a_plane_that_came_back_gets_none() -> Result<()> {
+    let settings = Settings::script(script::good_day()).app(Duration::from_hours(1));
+    let mut world = World::with(settings).await?;
+    let task = world.begin(&script::calculator()).await?;
+    let plan = task.expect_item(InboxItemKind::Plan).await?;
+    world.kill_plane().await?;
+    world
+        .github()
+        .fault(Fault::new("POST", "/access_tokens", FaultKind::Status(503)).times(1_000));
+    world.start_plane().await?;
+    world.expect_logged("could not renew a token", 1).await?;
+    plan.approve().await?;
+    task.expect_event("pull_request_opened").await?;
+    let minted = world.github().read(|site| of_attempts(site).len());
+    assert_eq!(minted, 1, "it works with the one that it has");
+    world.github().mend();
+    let ready = task.expect_state(TaskState::Ready).await?;
+    assert_eq!((ready.attempt, ready.failures), (1, 0));
+    let ignored = task.events().into_iter().filter(|event| event.ignored);
+    assert_eq!(ignored.count(), 0, "nothing of it is in the task's story");
     world.end().await
 }
 

@@ -11,6 +11,7 @@ mod faults;
 mod good_day;
 mod held_ci;
 mod kills;
+mod limits;
 mod machine;
 mod meddling;
 mod outages;

@@ -168,7 +168,9 @@ pub(super) fn apply(
         }
         Event::CancelRequested | Event::PullClosed => settle(task, Phase::Cancelled),
         Event::RetryRequested => {
-            stuck_or_failed(task)?;
+            if !matches!(task.wait, Wait::Until { .. }) {
+                stuck_or_failed(task)?;
+            }
             human_word(task);
             match &task.phase {
                 Phase::Failed { from, .. } => {
@@ -233,8 +235,7 @@ pub(super) fn apply(
                 return Err("it waits for a person");
             }
             if task.worked >= limits.task {
-                let message = "workers were busy with it for as long as policy allows".to_owned();
-                stop(task, Reason::TaskDeadline, message, None, now, limits);
+                task_deadline(task, now, limits);
             } else if task.run == Run::Live && step(task) == Some(Step::AwaitCi) {
                 task.wait = Wait::Human(Gate::Stuck(Reason::CiDeadline));
             } else {
@@ -248,7 +249,11 @@ pub(super) fn apply(
             if matches!(task.wait, Wait::Human(_)) {
                 return Err("it waits for a person");
             }
-            task.wait = Wait::Human(Gate::Stuck(Reason::CiNotStarted));
+            if task.worked >= limits.task {
+                task_deadline(task, now, limits);
+            } else {
+                task.wait = Wait::Human(Gate::Stuck(Reason::CiNotStarted));
+            }
         }
         Event::WaitElapsed => {
             if !matches!(task.wait, Wait::Until { .. }) {
@@ -569,6 +574,12 @@ fn stop(
         Some(at) => Wait::Until { at, why: message },
         None => Wait::Human(Gate::Stuck(reason)),
     };
+}
+
+/// Workers were busy with the task for as long as they may.
+fn task_deadline(task: &mut Task, now: Timestamp, limits: &Limits) {
+    let message = "workers were busy with it for as long as policy allows".to_owned();
+    stop(task, Reason::TaskDeadline, message, None, now, limits);
 }
 
 /// A person's word can take it up again.

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use super::{wants::is_watched, *};
 use crate::{
     Choice, CiHold, Completion, Failure, Phase, PhaseKind as P, REASONS, ReadyBeforeCi, Reason,
-    Run, State, Unanswered,
+    Response, Run, State, Unanswered, bounded,
 };
 
 const SHAS: [&str; 2] = ["aaa", "bbb"];
@@ -288,6 +288,12 @@ fn checks_that_never_start_are_told_from_those_that_never_end() {
         (Event::CiNotStarted, Reason::CiNotStarted),
         (Event::DeadlinePassed, Reason::CiDeadline),
     ] {
+        // Unless it was the task's own limit that cut the wait short.
+        let over = next(&run(&in_ci()), &event, at(24 * 3600), &Limits::default());
+        assert_eq!(
+            over.unwrap().task.wait,
+            Wait::Human(Gate::Stuck(Reason::TaskDeadline))
+        );
         let mut events = in_ci();
         events.push(event);
         assert_eq!(run(&events).wait, Wait::Human(Gate::Stuck(reason)));
@@ -466,6 +472,8 @@ fn a_wait_that_the_other_side_names_is_bounded() {
         assert_eq!(limits.wait_until(named.map(at), 1, at(0)), at(wanted));
     }
     assert_eq!(limits.wait_until(Some(at(1)), 4, at(0)), at(40));
+    assert_eq!(bounded(at(60), at(0)), at(60));
+    assert_eq!(bounded(Timestamp::MAX, at(0)), at(8 * 24 * 3600));
 }
 
 #[test]
@@ -533,9 +541,13 @@ fn words_of_reasons_are_their_own() {
     for reason in Reason::ALL {
         assert_eq!(Reason::of_word(reason.word()), Some(*reason));
         let row = reason.row();
-        for text in [row.meaning, row.remedy] {
+        for text in [row.meaning, row.remedy].into_iter().chain(row.meanwhile) {
             assert!(text.ends_with('.') && text.len() < 240, "{text}");
         }
+        let waits = row.response == Response::Wait;
+        assert_eq!(row.meanwhile.is_some(), waits, "{reason:?}");
+        // Whoever is asked is waited for.
+        assert!(!row.remedy.contains("by itself") || !waits, "{reason:?}");
         assert!(
             row.title.len() < 48 && !row.title.ends_with('.'),
             "{}",
@@ -583,6 +595,16 @@ fn a_limit_holds_the_credential_until_it_is_over_and_a_wrong_key_until_a_person_
             .contains(&Want::Hold(Credential::Model, Some(at(3600))))
     );
     assert_eq!(limited.task.failures, 0);
+    let at_once = next(
+        &limited.task,
+        &Event::RetryRequested,
+        at(9),
+        &Limits::default(),
+    )
+    .unwrap();
+    assert_eq!((at_once.task.run, at_once.task.waits), (Run::Queued, 0));
+    assert!(at_once.wants.contains(&Want::TryHeld));
+    assert!(at_once.wants.contains(&Want::SetTimer(None)));
     let wrong = stop(Reason::GithubCredential, None);
     assert!(
         wrong

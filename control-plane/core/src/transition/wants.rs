@@ -59,6 +59,7 @@ pub(super) fn holds(before: &Task, after: &Task, event: &Event) -> Option<Want> 
         Wait::Human(Gate::Stuck(reason)) if before.wait != after.wait => {
             reason.row().holds.map(Want::Release)
         }
+        Wait::Until { .. } if *event == Event::RetryRequested => Some(Want::TryHeld),
         _ => None,
     }
 }

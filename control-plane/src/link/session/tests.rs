@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use mainloop_github::AppKey;
 use mainloop_proto::v1::{
     Credentials, Heartbeat, Hello, Welcome, worker_link_service_client::WorkerLinkServiceClient,
     worker_link_service_server::WorkerLinkServiceServer,
@@ -15,6 +16,8 @@ use tonic::{
 
 use super::*;
 use crate::{
+    code_host::Tokens,
+    config::{CodeHost, CodeHostCredential},
     db::Store,
     dispatch::tests::{live, sql},
     ids,
@@ -37,6 +40,23 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// One whose workers have tokens of a code host that gives none.
+    async fn without_tokens() -> Self {
+        let code_host = CodeHost {
+            url: "http://127.0.0.1:1".parse().unwrap(),
+            api: "http://127.0.0.1:1".parse().unwrap(),
+            credential: Some(CodeHostCredential::App {
+                id: "4711".to_owned(),
+                key: AppKey::from_pem(&testing::app_key()).unwrap(),
+            }),
+        };
+        Self::with(Tokens::new(&code_host)).await
+    }
+
+    async fn with(tokens: Option<Tokens>) -> Self {
         let store = testing::store().await;
         let replica = Uuid::now_v7();
         let lease = Arc::new(Lease::default());
@@ -50,7 +70,7 @@ impl World {
         let supervisor = Supervisor::new();
         let offer = Offer {
             credentials: Credentials::default(),
-            tokens: None,
+            tokens,
             policy: policy::worker_policy,
         };
         let link = Link::new(
@@ -81,6 +101,15 @@ impl World {
     }
 
     async fn connect(&self) -> Agent {
+        let mut agent = self.dial(1).await;
+        match agent.next().await {
+            Out::Welcome(Welcome { .. }) => agent,
+            other => panic!("{other:?} instead of a welcome"),
+        }
+    }
+
+    /// An agent that said hello for its so many-th welcome.
+    async fn dial(&self, link_epoch: i64) -> Agent {
         let channel = Endpoint::from_shared(format!("http://{}", self.address))
             .unwrap()
             // Small, so that an agent that does not read holds the plane up soon.
@@ -91,6 +120,7 @@ impl World {
         let (outgoing, frames) = mpsc::channel(16);
         let hello = Hello {
             attempt_id: self.attempt.to_string(),
+            link_epoch,
             ..Hello::default()
         };
         let mut request = Request::new(ReceiverStream::new(frames));
@@ -102,11 +132,7 @@ impl World {
         });
         say.await.unwrap();
         let incoming = agent.connect(request).await.unwrap().into_inner();
-        let mut agent = Agent { outgoing, incoming };
-        match agent.next().await {
-            Out::Welcome(Welcome { .. }) => agent,
-            other => panic!("{other:?} instead of a welcome"),
-        }
+        Agent { outgoing, incoming }
     }
 
     async fn is_lost(&self) -> bool {
@@ -175,6 +201,50 @@ async fn a_change_that_nobody_told_of_reaches_an_agent_that_is_heard_all_the_tim
     };
     let told = testing::soon("the command", told).await;
     assert!(matches!(told, Out::Command(_)), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_comes_back_while_no_token_can_be_got_goes_on_with_its_own() {
+    let world = World::without_tokens().await;
+    for link_epoch in [2, 3] {
+        world.lease.renew(&world.store, world.replica, "here").await;
+        let mut agent = world.dial(link_epoch).await;
+        match agent.next().await {
+            Out::Welcome(Welcome {
+                credentials: None, ..
+            }) => {}
+            other => panic!("{other:?} instead of a welcome without credentials"),
+        }
+        agent.beat().await;
+        let told = agent.next().await;
+        assert!(matches!(told, Out::HeartbeatAck(_)), "{told:?}");
+    }
+    let task = world
+        .store
+        .task_for_link(world.task)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((task.task.run, task.task.waits), (Run::Live, 0));
+    let events = world.store.events(world.task, 0, i64::MAX, 100).await;
+    let last = events.unwrap().pop().unwrap();
+    assert_eq!(
+        last.kind, "worker_connected",
+        "nothing is added to its story"
+    );
+}
+
+#[tokio::test]
+async fn a_new_worker_that_gets_no_token_is_ended_and_waits_for_the_code_host() {
+    let world = World::without_tokens().await;
+    let _agent = world.dial(1).await;
+    let waiting = testing::until("the step to fail", || async {
+        let task = world.store.task_for_link(world.task).await.unwrap();
+        let task = task.unwrap().task;
+        if task.waits > 0 { Ok(task) } else { Err(task) }
+    })
+    .await;
+    assert_eq!(waiting.run, Run::Idle);
 }
 
 #[tokio::test]

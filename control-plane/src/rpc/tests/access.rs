@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, io, net::SocketAddr};
 
 use http::Method;
 use hyper_util::rt::TokioIo;
+use mainloop_core::{Credential, Reason};
 use mainloop_proto::v1::{
     self, CreateTokenRequest, GetCallerRequest, GetStatusRequest, ListTokensRequest,
     RevokeTokenRequest, access_service_client::AccessServiceClient,
@@ -20,6 +21,7 @@ use tower::{Service, ServiceExt};
 use super::*;
 use crate::{
     config::Listen,
+    db::holds::Hold,
     link::{Lease, Link, Offer},
     policy,
     rpc::{
@@ -585,6 +587,26 @@ async fn status_says_how_the_plane_is() {
     assert_eq!(status.models, ["sonnet", "opus"]);
     assert_eq!(status.default_budget_micros, 5_000_000);
     plane.health.set_problem("disk", None);
+    let hold = |over, closed| Hold {
+        credential: Credential::Model,
+        reason: Reason::ModelLimit,
+        why: "5 hours are used up".to_owned(),
+        until: Some(jiff::Timestamp::UNIX_EPOCH),
+        over,
+        closed,
+    };
+    for (hold, words) in [
+        (hold(false, true), Some("goes on at 1970-01-01 00:00 UTC")),
+        (hold(true, true), Some("one task tries whether it is over")),
+        (hold(true, false), None),
+    ] {
+        plane.health.set_holds(vec![hold]);
+        let status = access.get_status(GetStatusRequest {}).await.unwrap();
+        let wanted =
+            words.map(|words| format!("Model limit reached (5 hours are used up): {words}"));
+        assert_eq!(status.into_inner().problems, Vec::from_iter(wanted));
+    }
+    plane.health.set_holds(Vec::new());
     let status = access
         .get_status(GetStatusRequest {})
         .await
