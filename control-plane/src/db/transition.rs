@@ -28,7 +28,7 @@ plan_revision = $21, plan_hash = $22, plan_approved = $23, head_sha = $24, green
 pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $32, guidance = $33, diffstat = $34, \
 summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
 queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $43, \
-ci_allowed = $44, generation = $45, superseded = $46, asked_at = $47, reminded = $48, recommends = $49, worked_ms = $50, \
+ci_allowed = $44, generation = $45, superseded = $46, asked_at = $47, reminded_at = $48, recommends = $49, worked_ms = $50, \
 busy_since = $51, ready_first = $52, review_rounds = $53, rebases = $54, reds = $55, conflicted = $56 \
 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
@@ -487,7 +487,7 @@ async fn store_task(
             &signed(task.generation),
             &row.superseded,
             &task.asked.map(|asked| asked.at),
-            &task.asked.is_some_and(|asked| asked.reminded),
+            &task.asked.and_then(|asked| asked.reminded),
             &task.asked.is_some_and(|asked| asked.recommends),
             &i64::try_from(task.worked.as_millis()).unwrap_or(i64::MAX),
             &task.busy_since,

@@ -164,11 +164,18 @@ async fn a_question_is_reminded_of_and_assumed_when_policy_says_so() {
         ]),
     });
     store.apply(task, &asked).await.unwrap();
-    for _ in 0..2 {
-        sql(&store, "UPDATE task SET timer_at = now()").await;
-        assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
-        store.fire_timer(task).await.unwrap();
-    }
+    // A machine that slept through both: the answer is as far from the reminder as ever.
+    sql(
+        &store,
+        "UPDATE task SET timer_at = now() - interval '1 hour', asked_at = now() - interval '2 hours'",
+    )
+    .await;
+    assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
+    store.fire_timer(task).await.unwrap();
+    assert!(store.due_timers(LOST).await.unwrap().is_empty());
+    sql(&store, "UPDATE task SET timer_at = now()").await;
+    assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
+    store.fire_timer(task).await.unwrap();
     let words = store.human_words(task).await.unwrap();
     let words: Vec<_> = words
         .iter()

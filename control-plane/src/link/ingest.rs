@@ -45,7 +45,7 @@ pub(super) async fn milestone(
     }
     let current = milestone.phase_version == task.task.phase_version;
     let mut moved = false;
-    match reading(milestone) {
+    match reading(milestone, task.task.pull) {
         Reading::Workflow(mut occurrence) if current => {
             occurrence.attempt = identity.n;
             if let Event::QuestionAsked { .. }
@@ -170,7 +170,7 @@ fn workflow(event: Event, detail: Value, facts: Facts) -> Reading {
     Reading::Workflow(Box::new(occurrence))
 }
 
-fn reading(milestone: &Milestone) -> Reading {
+fn reading(milestone: &Milestone, pull: Option<u32>) -> Reading {
     let Some(fact) = &milestone.fact else {
         return Reading::Nothing;
     };
@@ -411,15 +411,19 @@ fn reading(milestone: &Milestone) -> Reading {
             newest: answered.newest,
             text: clean(&answered.text),
         }),
-        Fact::PullRequestClosed(closed) => workflow(
-            if closed.merged {
-                Event::PullMerged
-            } else {
-                Event::PullClosed
-            },
-            json!({ "merged": closed.merged }),
-            Facts::default(),
-        ),
+        Fact::PullRequestClosed(closed) => {
+            // A worker looks at that of its own branch alone.
+            let pull = pull.unwrap_or_default();
+            workflow(
+                if closed.merged {
+                    Event::PullMerged { pull }
+                } else {
+                    Event::PullClosed { pull }
+                },
+                json!({ "merged": closed.merged }),
+                Facts::default(),
+            )
+        }
     }
 }
 

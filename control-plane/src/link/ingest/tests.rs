@@ -181,7 +181,7 @@ fn what_the_token_cannot_read_is_part_of_what_passed() {
         fact: Some(fact),
         ..Milestone::default()
     };
-    let Reading::Workflow(occurrence) = reading(&milestone) else {
+    let Reading::Workflow(occurrence) = reading(&milestone, None) else {
         panic!("it is not a note");
     };
     assert_eq!(
