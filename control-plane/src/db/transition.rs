@@ -287,7 +287,7 @@ pub async fn apply_in(
     let text = if occurrence.text.is_empty() {
         texts::event(&occurrence.event, &row)
     } else {
-        occurrence.text.clone()
+        clean(&occurrence.text)
     };
     if texts::is_milestone(&occurrence.event) {
         row.milestone.clone_from(&text);
@@ -688,6 +688,8 @@ async fn insert_event(
     detail: &Value,
     ignored: bool,
 ) -> Result<(), Error> {
+    let (text, mut detail) = (clean(text), detail.clone());
+    clean_json(&mut detail);
     execute(
         transaction,
         "append an event",
@@ -699,10 +701,25 @@ async fn insert_event(
             &text,
             &actor,
             &signed(attempt),
-            detail,
+            &detail,
             &ignored,
         ],
     )
     .await
     .map(drop)
+}
+
+/// Postgres takes no NUL in text.
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Nor in a text of a document.
+fn clean_json(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(values) => values.iter_mut().for_each(clean_json),
+        Value::Object(fields) => fields.values_mut().for_each(clean_json),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
