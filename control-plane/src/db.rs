@@ -92,6 +92,16 @@ impl Error {
         matches!(self, Self::Postgres { source, .. } if source.code() == Some(&SqlState::DISK_FULL))
     }
 
+    /// Whether the server refuses the values themselves, and will do so every time.
+    pub fn is_bad_value(&self) -> bool {
+        match self {
+            Self::Postgres { source, .. } => source
+                .code()
+                .is_some_and(|state| state.code().starts_with("22")),
+            Self::Pool { .. } | Self::Row { .. } | Self::Migrate(_) | Self::Newer { .. } => false,
+        }
+    }
+
     /// Whether the whole transaction may simply be run again.
     pub fn is_transient(&self) -> bool {
         match self {

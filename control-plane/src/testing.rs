@@ -40,6 +40,14 @@ pub(crate) async fn store() -> Store {
     Store::new(server.config_for(&name))
 }
 
+/// A store over a database of the test's own that has no table yet.
+pub(crate) async fn empty_store() -> Store {
+    let server = SERVER.get_or_init(start).await;
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    create(server, &name, "template1").await;
+    Store::new(server.config_for(&name))
+}
+
 /// A private key of a GitHub App.
 pub(crate) fn app_key() -> SecretString {
     let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();

@@ -1,6 +1,6 @@
 //! Every sentence that people read about a task's events and gates, in one place.
 
-use mainloop_core::{CiHold, Event, Gate, NoCi, Phase, Reason, Wait};
+use mainloop_core::{CiHold, Event, Gate, NoCi, Phase, Reason, Run, Wait};
 use mainloop_proto::v1::IssueChange;
 use serde_json::{Value, json};
 
@@ -92,27 +92,28 @@ pub fn event(event: &Event, task: &TaskRow) -> String {
         },
         Event::MarkedReady { .. } => "ready for review".to_owned(),
         Event::StepFailed { failure, .. } => after_stumble(task, &failure.message),
-        Event::ReviewReceived { threads } => {
+        Event::ReviewReceived { threads, .. } => {
             let said = match threads {
                 1 => "a review comment".to_owned(),
                 threads => format!("{threads} review comments"),
             };
             taken_up(task, &said)
         }
-        Event::Conflicted => taken_up(task, "a conflict with the base"),
+        Event::Conflicted { .. } => taken_up(task, "a conflict with the base"),
         Event::RedAgain { .. } => {
             let names = failed_checks(&task.checks);
             taken_up(task, &format!("a ready head that turned red ({names})"))
         }
-        Event::PullMerged => "merged".to_owned(),
-        Event::PullClosed => "pull request closed".to_owned(),
+        Event::PullMerged { .. } => "merged".to_owned(),
+        Event::PullClosed { .. } => "pull request closed".to_owned(),
     }
 }
 
-/// A ready pull request came back.
+/// A pull request came back from where nothing more was to be done, or from its checks.
 fn taken_up(task: &TaskRow, what: &str) -> String {
     match &task.task.wait {
         Wait::Human(Gate::Stuck(reason)) => format!("{}: {what}", reason.row().title),
+        _ if task.task.run == Run::Live => format!("{what}: taken up"),
         _ => format!("{what}: waits for a worker"),
     }
 }

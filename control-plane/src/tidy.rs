@@ -98,7 +98,8 @@ async fn close(client: &Client, untidy: &Untidy, done: &mut Vec<String>) -> Resu
     };
     let said = text::closed_comment(what, &task.short_id);
     let marker = Marker::new(task.id, MarkerKind::Closed);
-    for number in pulls(client, untidy).await? {
+    let branches = branches(client, untidy).await?;
+    for number in pulls(client, untidy, &branches).await? {
         client.ensure_comment(number, &marker, &said).await?;
         client.close_pull(number).await?;
         done.push(format!("closed pull request #{number}"));
@@ -108,18 +109,29 @@ async fn close(client: &Client, untidy: &Untidy, done: &mut Vec<String>) -> Resu
         client.close_issue(number).await?;
         done.push(format!("closed issue #{number}"));
     }
-    if untidy.policy == OnCancel::Delete
-        && !task.branch.is_empty()
-        && client.branch_head(&task.branch).await?.is_some()
-    {
-        client.delete_branch(&task.branch).await?;
-        done.push(format!("deleted branch {}", task.branch));
+    if untidy.policy == OnCancel::Delete {
+        for branch in branches {
+            client.delete_branch(&branch).await?;
+            done.push(format!("deleted branch {branch}"));
+        }
     }
     Ok(())
 }
 
+/// The branches of the task: of each fresh start, and one that was pushed as its worker was ended.
+async fn branches(client: &Client, untidy: &Untidy) -> Result<Vec<String>, Error> {
+    let name = format!("mainloop/{}", untidy.task.short_id);
+    let mut found = client.branches(&name).await?;
+    // Another task's name may begin with this one's.
+    found.retain(|branch| {
+        let rest = branch.strip_prefix(&name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    });
+    Ok(found)
+}
+
 /// The open pull requests of the task: what is known of, and what a worker made as it was ended.
-async fn pulls(client: &Client, untidy: &Untidy) -> Result<Vec<u64>, Error> {
+async fn pulls(client: &Client, untidy: &Untidy, branches: &[String]) -> Result<Vec<u64>, Error> {
     let task = &untidy.task;
     let known = task
         .superseded
@@ -135,8 +147,8 @@ async fn pulls(client: &Client, untidy: &Untidy) -> Result<Vec<u64>, Error> {
             Err(error) => return Err(error),
         }
     }
-    if !task.branch.is_empty() {
-        let ours = client.open_pulls(&task.branch).await?;
+    for branch in branches {
+        let ours = client.open_pulls(branch).await?;
         open.extend(ours.iter().map(|pull| pull.number));
     }
     open.sort_unstable();

@@ -2,13 +2,19 @@
 //! people change there is told. One that is ready for review is taken up again when it conflicts with its base, when people
 //! with write access say something, and when a check of its head turns red.
 //!
+//! Some are looked at at a time, one of each repository: one that does not answer delays its own only.
 //! Polls by conditional requests, which cost nothing of the rate limit while nothing changes. A pull request that
 //! cannot be read is asked for again later, ever more slowly; the task stays as it is.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
 use mainloop_core::{Credential, Event, Failure, Reason, bounded};
 use mainloop_github::{
@@ -17,7 +23,7 @@ use mainloop_github::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
@@ -35,6 +41,10 @@ use crate::{
 
 /// How often the table is looked at; each pull request has its own pace.
 const TICK: Duration = Duration::from_secs(1);
+/// Looks at the same time: few enough that a code host is not stormed.
+const LOOKS: usize = 8;
+/// How long a look may take: many times what a large review takes.
+const LOOK: Duration = Duration::from_mins(2);
 
 /// What the watch needs to ask the code host.
 #[derive(Clone, Debug)]
@@ -58,9 +68,9 @@ pub struct Watch {
     store: Store,
     options: Options,
     /// One client a repository, with its token: making one parses certificates.
-    clients: HashMap<String, (Client, Lent)>,
+    clients: Mutex<HashMap<String, (Client, Lent)>>,
     /// What is left of each rate limit.
-    quotas: HashMap<String, Quota>,
+    quotas: Mutex<HashMap<String, Quota>>,
 }
 
 impl Watch {
@@ -69,31 +79,37 @@ impl Watch {
         Self {
             store,
             options,
-            clients: HashMap::new(),
-            quotas: HashMap::new(),
+            clients: Mutex::default(),
+            quotas: Mutex::default(),
         }
     }
 
     /// Looks at what is due until told to stop.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = FuturesUnordered::new();
+        let mut busy = Vec::new();
         loop {
             tokio::select! {
+                // What was seen is noted last: a look that a stop cuts short is done again.
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
+                Some(done) = looks.next() => busy.retain(|repository| *repository != done),
             }
-            match self.store.due_pulls(self.options.interval).await {
+            let free = LOOKS - looks.len();
+            if free == 0 {
+                continue;
+            }
+            let due = self
+                .store
+                .due_pulls(self.options.interval, &busy, free)
+                .await;
+            match due {
                 Ok(due) => {
                     for watched in due {
-                        // What was seen is noted last: a look that a stop cuts short is done again.
-                        if stop
-                            .run_until_cancelled(Box::pin(self.look(watched)))
-                            .await
-                            .is_none()
-                        {
-                            return;
-                        }
+                        busy.push(key(&watched));
+                        looks.push(Box::pin(self.look(watched)));
                     }
                 }
                 Err(error) => {
@@ -106,13 +122,19 @@ impl Watch {
         }
     }
 
-    async fn look(&mut self, watched: Watched) {
-        let result = match self.client(&watched).await {
-            Ok(client) => self.look_with(&client, &watched).await,
-            Err(error) => Err(Trouble::Host(error)),
+    /// Looks at one, and says of which repository it is.
+    async fn look(&self, watched: Watched) -> String {
+        let look = async {
+            let client = self.client(&watched).await?;
+            self.look_with(&client, &watched).await
         };
-        let stored = match result {
+        let result = timeout(LOOK, look).await;
+        let stored = match result.unwrap_or(Err(Trouble::Slow)) {
             Ok(()) => self.can_be_read(&watched).await,
+            Err(Trouble::Slow) => {
+                tracing::warn!(task.id = %watched.task, seconds = LOOK.as_secs(), "a look at a pull request took too long");
+                self.store.pull_failed(watched.task).await
+            }
             Err(Trouble::Store(error)) => Err(error),
             Err(Trouble::Host(error)) if matches!(error.class(), Class::RateLimited { .. }) => {
                 self.limited(&watched, &error).await
@@ -132,6 +154,7 @@ impl Watch {
         if let Err(error) = stored {
             tracing::warn!(task.id = %watched.task, error = errors::chain(&error), "could not store a look at a pull request");
         }
+        key(&watched)
     }
 
     /// What was seen is noted last: a look that ends half-way is done again.
@@ -148,16 +171,20 @@ impl Watch {
                 Some(pull)
             }
         };
-        let event = match changed.as_ref().map(|pull| (&pull.state, pull.mergeable)) {
-            Some((PullState::Merged { .. }, _)) => Some(Event::PullMerged),
-            Some((PullState::Closed, _)) => Some(Event::PullClosed),
-            Some((PullState::Open, Some(false))) if watched.ready.is_some() => {
-                Some(Event::Conflicted)
-            }
-            Some((PullState::Open, _)) | None => None,
-        };
         let now = changed.as_deref().map(Seen::of);
         let before = Seen::read(watched.seen.clone());
+        let pull = watched.number;
+        let event = match changed.as_ref().map(|pull| &pull.state) {
+            Some(PullState::Merged { .. }) => Some(Event::PullMerged { pull }),
+            Some(PullState::Closed) => Some(Event::PullClosed { pull }),
+            // One that was seen when nobody could take it up lasts while nothing changes.
+            Some(PullState::Open) | None => now
+                .as_ref()
+                .or(before.as_ref())
+                .and_then(|seen| seen.conflict.clone())
+                .filter(|_| watched.must_merge)
+                .map(|sha| Event::Conflicted { pull, sha }),
+        };
         let told = match (&changed, &now, before) {
             (Some(pull), Some(now), Some(before)) if pull.state == PullState::Open => {
                 now.changes_since(&before, pull)
@@ -174,7 +201,7 @@ impl Watch {
         let now = now.and_then(|now| serde_json::to_value(now).ok());
         Ok(self
             .store
-            .pull_seen(watched.task, &tags, now.as_ref(), &told)
+            .pull_seen(watched.task, watched.number, &tags, now.as_ref(), &told)
             .await?)
     }
 
@@ -203,7 +230,10 @@ impl Watch {
         let open = self.store.open_threads(task).await?.len();
         if open > 0 {
             let threads = u32::try_from(open).unwrap_or(u32::MAX);
-            let event = Event::ReviewReceived { threads };
+            let event = Event::ReviewReceived {
+                pull: watched.number,
+                threads,
+            };
             return self.apply(task, Occurrence::new(event, "github")).await;
         }
         if let Some((checks, seen)) = client.checks_if_changed(sha, &tags.checks).await? {
@@ -260,7 +290,7 @@ impl Watch {
     }
 
     async fn cannot_be_read(
-        &mut self,
+        &self,
         watched: &Watched,
         error: &mainloop_github::Error,
     ) -> Result<(), db::Error> {
@@ -272,7 +302,7 @@ impl Watch {
             class => {
                 if class == Class::Unauthorized {
                     // Revoked from outside, it may be: the next look gets another one.
-                    self.clients.remove(&key(watched));
+                    lock(&self.clients).remove(&key(watched));
                     let problem = format!(
                         "pull requests are not looked at: the code host refuses the token ({why}); start the plane \
                          with a valid one"
@@ -284,14 +314,14 @@ impl Watch {
         }
     }
 
-    fn quota(&mut self, repo: &Repo) -> Quota {
+    fn quota(&self, repo: &Repo) -> Quota {
         let name = self.options.tokens.limit_of(repo);
-        self.quotas.entry(name).or_default().clone()
+        lock(&self.quotas).entry(name).or_default().clone()
     }
 
-    async fn client(&mut self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
+    async fn client(&self, watched: &Watched) -> Result<Client, mainloop_github::Error> {
         let key = key(watched);
-        if let Some((client, lent)) = self.clients.get(&key)
+        if let Some((client, lent)) = lock(&self.clients).get(&key)
             && !lent.is_due()
         {
             return Ok(client.clone());
@@ -306,7 +336,7 @@ impl Watch {
         if !lent.login.is_empty() {
             client = client.known_as(&lent.login);
         }
-        self.clients.insert(key, (client.clone(), lent));
+        lock(&self.clients).insert(key, (client.clone(), lent));
         Ok(client)
     }
 }
@@ -317,6 +347,8 @@ enum Trouble {
     Host(mainloop_github::Error),
     /// The database.
     Store(db::Error),
+    /// It took too long.
+    Slow,
 }
 
 impl From<mainloop_github::Error> for Trouble {
@@ -375,6 +407,9 @@ struct Seen {
     base: String,
     /// A digest of title and body: what they say is the code host's.
     text: String,
+    /// The head, where that conflicts with the base.
+    #[serde(default)]
+    conflict: Option<String>,
 }
 
 impl Seen {
@@ -385,6 +420,7 @@ impl Seen {
             draft: pull.draft,
             base: pull.base.clone(),
             text: STANDARD.encode(digest.as_ref()),
+            conflict: (pull.mergeable == Some(false)).then(|| pull.head_sha.clone()),
         }
     }
 
@@ -419,6 +455,11 @@ impl Seen {
         }
         changes
     }
+}
+
+/// What panicked with the lock left a map that is whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn repo(watched: &Watched) -> Repo {

@@ -156,20 +156,33 @@ pub enum Event {
 
     /// People with write access said so many things about the ready pull request that are not answered.
     ReviewReceived {
+        /// Number of the pull request.
+        pull: u32,
         /// How many.
         threads: u32,
     },
-    /// The ready pull request conflicts with its base.
-    Conflicted,
+    /// The pull request conflicts with its base: once it is ready, and while its checks are awaited, which do not run then.
+    Conflicted {
+        /// Number of the pull request.
+        pull: u32,
+        /// The commit that conflicts.
+        sha: String,
+    },
     /// A check of the ready head is red.
     RedAgain {
         /// The commit.
         sha: String,
     },
     /// The pull request was merged.
-    PullMerged,
+    PullMerged {
+        /// Its number.
+        pull: u32,
+    },
     /// The pull request was closed.
-    PullClosed,
+    PullClosed {
+        /// Its number.
+        pull: u32,
+    },
 }
 
 /// What checks wait for.
@@ -226,10 +239,10 @@ impl Event {
             Self::MarkedReady { .. } => EventKind::MarkedReady,
             Self::StepFailed { .. } => EventKind::StepFailed,
             Self::ReviewReceived { .. } => EventKind::ReviewReceived,
-            Self::Conflicted => EventKind::Conflicted,
+            Self::Conflicted { .. } => EventKind::Conflicted,
             Self::RedAgain { .. } => EventKind::RedAgain,
-            Self::PullMerged => EventKind::PullMerged,
-            Self::PullClosed => EventKind::PullClosed,
+            Self::PullMerged { .. } => EventKind::PullMerged,
+            Self::PullClosed { .. } => EventKind::PullClosed,
         }
     }
 }

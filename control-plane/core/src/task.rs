@@ -90,8 +90,10 @@ impl Task {
     /// When the recommended answer is assumed; none unless a question is open that policy lets the plane answer.
     pub fn assumes_at(&self, limits: &Limits) -> Option<Timestamp> {
         let asked = self.asked.filter(|asked| asked.recommends)?;
-        (limits.unanswered == Unanswered::Assume)
-            .then(|| later(asked.at, limits.remind + limits.assume))
+        let reminded = asked
+            .reminded
+            .unwrap_or_else(|| later(asked.at, limits.remind));
+        (limits.unanswered == Unanswered::Assume).then(|| later(reminded, limits.assume))
     }
 }
 
@@ -315,8 +317,8 @@ pub enum Wait {
 pub struct Asked {
     /// When it began.
     pub at: Timestamp,
-    /// They were reminded.
-    pub reminded: bool,
+    /// When they were reminded, which may be long after it was due.
+    pub reminded: Option<Timestamp>,
     /// The worker recommends an answer.
     pub recommends: bool,
 }

@@ -164,7 +164,7 @@ fn ask(before: &Task, after: &mut Task, event: &Event, now: Timestamp) {
     }
     after.asked = matches!(after.wait, Wait::Human(_)).then_some(Asked {
         at: now,
-        reminded: false,
+        reminded: None,
         recommends: matches!(
             event,
             Event::QuestionAsked {

@@ -389,10 +389,13 @@ impl Store {
         if let Event::ChangeAllowed { hash } = &event {
             allow_change(&transaction, &row, &item, hash, decision).await?;
         }
-        if !said.is_empty()
-            && decision.action != Choice::Reject
-            && decision.action != Choice::Approve
-        {
+        let is_heard = match decision.action {
+            Choice::Reject => false,
+            // With a change they go along with the yes.
+            Choice::Approve => matches!(item.gate, Gate::Spawn | Gate::Plan),
+            _ => true,
+        };
+        if !said.is_empty() && is_heard {
             note_words(&transaction, &row, &item, &asked, decision, &said, false).await?;
         }
         let mut occurrence = Occurrence::new(event, &decision.actor);
@@ -529,6 +532,11 @@ async fn allow_change(
             approved: true,
         };
         commands::insert(transaction, row.id, Uuid::now_v7(), &command).await?;
+        if !decision.text.is_empty() {
+            // The worker may die before it has them.
+            let (title, text, actor) = (&item.title, &decision.text, &decision.actor);
+            commands::insert_word(transaction, row.id, title, text, actor, false).await?;
+        }
     } else {
         let text = format!("Yes, exactly this. {}", decision.text);
         commands::insert_word(
@@ -611,6 +619,9 @@ async fn note_words(
         },
         // The step begins again in the session that did not know what it missed.
         Gate::Stuck(Reason::NoChange) => Command::Say {
+            text: said.to_owned(),
+        },
+        Gate::Plan if decision.action == Choice::Approve => Command::Say {
             text: said.to_owned(),
         },
         // The assignment carries the words.

@@ -18,20 +18,17 @@ const BACK: &str = "SELECT extract(epoch FROM clock.seen - clock_timestamp())::f
 
 const SEEN: &str = "UPDATE clock SET seen = clock_timestamp()";
 
-/// What is compared with the clock. Between the step and its notice a task may have changed: what it notes since when is not
-/// in the future then, and stays. A wait that ends too early is one try more; so is a limit, whose end is asked for again.
+/// What is compared with the clock. Between the step and its notice a task may have changed: since when it was asked or busy
+/// is not in the future then, and its timer stays. A wait or a limit that ends too early is one try more.
 const MOVE_BACK: [&str; 6] = [
-    "UPDATE task SET timer_at = CASE WHEN timer_kind = 'wait' \
-     OR CASE timer_kind WHEN 'deadline' THEN busy_since ELSE asked_at END > clock_timestamp() \
-     THEN timer_at - make_interval(secs => $1) ELSE timer_at END, wait_until = wait_until - make_interval(secs => $1), \
-     asked_at = CASE WHEN asked_at > clock_timestamp() THEN asked_at - make_interval(secs => $1) ELSE asked_at END, \
-     busy_since = CASE WHEN busy_since > clock_timestamp() THEN busy_since - make_interval(secs => $1) ELSE busy_since END, \
-     step_at = least(step_at, clock_timestamp()), queued_at = least(queued_at, clock_timestamp()), version = version + 1, updated_at = clock_timestamp() \
-     WHERE settled_at IS NULL",
-    "UPDATE attempt SET lost_at = lost_at - make_interval(secs => $1) \
-     WHERE state <> 'ended' AND lost_at > clock_timestamp()",
-    "UPDATE replica SET started_at = least(started_at, clock_timestamp()), \
-     lease_until = lease_until - make_interval(secs => $1)",
+    "UPDATE task SET timer_at = CASE WHEN timer_kind = 'wait' OR CASE timer_kind WHEN 'deadline' THEN busy_since \
+     ELSE coalesce(reminded_at, asked_at) END > clock_timestamp() THEN timer_at - make_interval(secs => $1) ELSE timer_at END, \
+     wait_until = wait_until - make_interval(secs => $1), busy_since = least(busy_since, clock_timestamp()), \
+     asked_at = least(asked_at, clock_timestamp()), reminded_at = least(reminded_at, clock_timestamp()), \
+     step_at = least(step_at, clock_timestamp()), queued_at = least(queued_at, clock_timestamp()), \
+     version = version + 1, updated_at = clock_timestamp() WHERE settled_at IS NULL",
+    "UPDATE attempt SET lost_at = least(lost_at, clock_timestamp()) WHERE state <> 'ended'",
+    "UPDATE replica SET started_at = least(started_at, clock_timestamp()), lease_until = lease_until - make_interval(secs => $1)",
     "UPDATE hold SET until = until - make_interval(secs => $1)",
     "UPDATE pull_watch SET due_at = due_at - make_interval(secs => $1)",
     "UPDATE tidying SET due_at = due_at - make_interval(secs => $1)",
@@ -51,7 +48,8 @@ extract(epoch FROM held.started_at - before.lease_until)::float8 AS away FROM he
 const DEADLINES_LATER: &str = "\
 UPDATE task SET timer_at = timer_at + make_interval(secs => $1), busy_since = busy_since + make_interval(secs => $1), \
 version = version + 1, updated_at = clock_timestamp() \
-WHERE timer_kind = 'deadline' AND busy_since <= $3 AND NOT EXISTS (SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
+WHERE timer_kind = 'deadline' AND busy_since <= $3 AND NOT EXISTS (\
+SELECT 1 FROM replica WHERE id <> $2 AND lease_until > clock_timestamp())";
 
 const DROP: &str = "DELETE FROM replica WHERE id = $1";
 

@@ -12,16 +12,24 @@ use super::{
     transition::{append_event, lock_task},
 };
 
-/// Takes what is due and pushes it into the future, so that another replica leaves it alone.
+/// Takes what is due and pushes it into the future, so that another replica leaves it alone: one of each repository, and
+/// none of those that are being looked at.
 const DUE: &str = "\
-WITH due AS (SELECT task_id FROM pull_watch WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT 50 FOR UPDATE SKIP LOCKED) \
+WITH first AS (SELECT DISTINCT ON (task.owner, task.name) task_id FROM pull_watch JOIN task ON task.id = task_id \
+WHERE due_at <= clock_timestamp() AND pull_number IS NOT NULL AND task.owner || '/' || task.name <> ALL ($2) \
+ORDER BY task.owner, task.name, due_at), \
+due AS (SELECT pull_watch.task_id FROM pull_watch JOIN first ON first.task_id = pull_watch.task_id \
+WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $3 FOR UPDATE OF pull_watch SKIP LOCKED) \
 UPDATE pull_watch SET due_at = clock_timestamp() + make_interval(secs => $1 * power(2, least(pull_watch.errors, 6))) \
 FROM due, task WHERE pull_watch.task_id = due.task_id AND task.id = due.task_id AND task.pull_number IS NOT NULL \
 RETURNING pull_watch.task_id, pull_watch.etag, pull_watch.tags, pull_watch.seen, task.owner, task.name, task.pull_number, \
-CASE WHEN task.phase = 'ready' THEN task.head_sha END AS ready, pull_watch.unreadable";
+CASE WHEN task.phase = 'ready' THEN task.head_sha END AS ready, task.phase IN ('ci', 'ready') AS must_merge, \
+pull_watch.unreadable";
 
+/// Only of the pull request that the task still has.
 const SEEN: &str = "\
-UPDATE pull_watch SET etag = $2, tags = $3, seen = coalesce($4, seen), errors = 0 WHERE task_id = $1";
+UPDATE pull_watch SET etag = $3, tags = $4, seen = coalesce($5, seen), errors = 0 \
+FROM task WHERE pull_watch.task_id = $1 AND task.id = $1 AND task.pull_number = $2";
 
 const FAILED: &str = "UPDATE pull_watch SET errors = errors + 1 WHERE task_id = $1";
 
@@ -63,6 +71,8 @@ pub struct Watched {
     pub ready: Option<String>,
     /// The task says that it cannot be read.
     pub unreadable: bool,
+    /// A conflict with the base is taken up now: it is ready, or awaits checks that do not run until then.
+    pub must_merge: bool,
     /// Tags of what was seen last.
     pub tags: Tags,
     /// What was seen of the pull request itself, if anything.
@@ -108,11 +118,19 @@ pub struct Change {
 }
 
 impl Store {
-    /// What is due to be looked at; each is due again after `interval`, later where looks fail.
-    pub async fn due_pulls(&self, interval: Duration) -> Result<Vec<Watched>, Error> {
+    /// At most `count` that are due to be looked at, of different repositories, without those of `busy` ones
+    /// (`owner/name`); each is due again after `interval`, later where looks fail.
+    pub async fn due_pulls(
+        &self,
+        interval: Duration,
+        busy: &[String],
+        count: usize,
+    ) -> Result<Vec<Watched>, Error> {
         let what = "take due pull requests";
         let client = self.connection(what).await?;
-        Ok(query(&client, what, DUE, &[&interval.as_secs_f64()])
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&interval.as_secs_f64(), &busy, &count];
+        Ok(query(&client, what, DUE, &parameters)
             .await?
             .iter()
             .map(|row| Watched {
@@ -122,16 +140,19 @@ impl Store {
                 number: u32::try_from(row.get::<_, i32>("pull_number")).unwrap_or_default(),
                 ready: row.get("ready"),
                 unreadable: row.get("unreadable"),
+                must_merge: row.get("must_merge"),
                 tags: Tags::read(row.get("etag"), &row.get("tags")),
                 seen: row.get("seen"),
             })
             .collect())
     }
 
-    /// Notes the state that was seen, with an event for each thing that people changed.
+    /// Notes the state that was seen, with an event for each thing that people changed. Nothing where the task has
+    /// another pull request by now.
     pub async fn pull_seen(
         &self,
         task: Uuid,
+        number: u32,
         tags: &Tags,
         seen: Option<&Value>,
         changes: &[Change],
@@ -143,13 +164,17 @@ impl Store {
         if !changes.is_empty() && lock_task(&transaction, task).await?.is_none() {
             return Ok(());
         }
-        execute(
+        let number = i32::try_from(number).unwrap_or(i32::MAX);
+        let noted = execute(
             &transaction,
             what,
             SEEN,
-            &[&task, &tags.pull, &tags.rest(), &seen],
+            &[&task, &number, &tags.pull, &tags.rest(), &seen],
         )
         .await?;
+        if noted == 0 {
+            return Ok(());
+        }
         for change in changes {
             append_event(
                 &transaction,
@@ -252,11 +277,110 @@ impl Store {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use mainloop_core::{Event, Phase, PhaseKind};
+
     use super::*;
     use crate::{
-        dispatch::tests::{live, sql},
+        db::{Applied, Occurrence},
+        dispatch::tests::{live, queued, sql},
         testing,
     };
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// A task with this pull request, which is watched.
+    async fn with_pull(store: &Store, repository: &str, number: u32) -> Uuid {
+        let task = queued(store, repository, 0).await;
+        has_pull(store, task, number).await;
+        task
+    }
+
+    async fn has_pull(store: &Store, task: Uuid, number: u32) {
+        sql(
+            store,
+            &format!(
+                "UPDATE task SET phase = 'ready', run = 'idle', plan_revision = 1, plan_hash = 'h', plan_approved = true, \
+                 head_sha = 'aaa', green_sha = 'aaa', pull_number = {number} WHERE id = '{task}'; \
+                 DELETE FROM pull_watch WHERE task_id = '{task}'; INSERT INTO pull_watch (task_id) VALUES ('{task}')"
+            ),
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn one_of_each_repository_is_taken_and_none_of_one_that_is_busy() {
+        let store = testing::store().await;
+        let first = with_pull(&store, "one", 1).await;
+        let second = with_pull(&store, "one", 2).await;
+        let other = with_pull(&store, "other", 1).await;
+        sql(
+            &store,
+            &format!(
+                "UPDATE pull_watch SET due_at = due_at - interval '1 minute' WHERE task_id = '{first}'"
+            ),
+        )
+        .await;
+        let take = async |busy: &[&str], count| {
+            let busy: Vec<String> = busy.iter().map(|name| format!("acme/{name}")).collect();
+            let due = store.due_pulls(SOON, &busy, count).await.unwrap();
+            due.iter().map(|one| one.task).collect::<Vec<_>>()
+        };
+        assert_eq!(take(&["one"], 8).await, [other]);
+        assert!(take(&["other"], 0).await.is_empty());
+        assert_eq!(take(&[], 8).await, [first], "the one that is due longest");
+        assert!(take(&["one"], 8).await.is_empty());
+        assert_eq!(take(&[], 8).await, [second]);
+        assert!(take(&[], 8).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_look_at_the_pull_request_of_an_older_branch_changes_nothing() {
+        let store = testing::store().await;
+        let task = with_pull(&store, "one", 7).await;
+        let stale = store.due_pulls(SOON, &[], 8).await.unwrap().remove(0);
+        has_pull(&store, task, 8).await;
+
+        let event = Event::PullClosed { pull: stale.number };
+        let occurrence = Occurrence::new(event, "github");
+        let applied = store.apply(task, &occurrence).await.unwrap();
+        assert!(matches!(applied, Applied::Ignored { .. }), "{applied:?}");
+        let tags = Tags {
+            pull: "of 7".to_owned(),
+            ..Tags::default()
+        };
+        let change = Change {
+            kind: "pull_request_edited",
+            text: "edited".to_owned(),
+        };
+        store
+            .pull_seen(task, stale.number, &tags, Some(&json!({})), &[change])
+            .await
+            .unwrap();
+        let now = store.task_for_link(task).await.unwrap().unwrap();
+        assert_eq!(now.task.phase, Phase::Ready);
+        let seen = store.due_pulls(SOON, &[], 8).await.unwrap().remove(0);
+        assert_eq!((seen.number, &seen.tags), (8, &Tags::default()));
+        assert_eq!(seen.seen, None);
+        let kinds = store.events(task, 0, i64::MAX, 100).await.unwrap();
+        assert!(
+            kinds
+                .iter()
+                .all(|event| event.kind != "pull_request_edited")
+        );
+
+        store
+            .pull_seen(task, 8, &tags, Some(&json!({})), &[])
+            .await
+            .unwrap();
+        sql(&store, "UPDATE pull_watch SET due_at = now()").await;
+        let seen = store.due_pulls(SOON, &[], 8).await.unwrap().remove(0);
+        assert_eq!(seen.tags, tags);
+        let merged = Occurrence::new(Event::PullMerged { pull: 8 }, "github");
+        store.apply(task, &merged).await.unwrap();
+        let now = store.task_for_link(task).await.unwrap().unwrap();
+        assert_eq!(now.task.phase.kind(), PhaseKind::Completed);
+    }
 
     #[tokio::test]
     async fn a_pull_request_that_cannot_be_read_is_told_of_once_and_when_it_is_there_again() {
@@ -280,7 +404,7 @@ mod tests {
         };
         let due = async || {
             sql(&store, "UPDATE pull_watch SET due_at = now()").await;
-            let mut due = store.due_pulls(Duration::from_secs(1)).await.unwrap();
+            let mut due = store.due_pulls(SOON, &[], 8).await.unwrap();
             due.pop().unwrap()
         };
         for _ in 1..UNREADABLE_AFTER {

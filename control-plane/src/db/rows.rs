@@ -21,7 +21,7 @@ macro_rules! task_columns {
          task.signature, task.plan_revision, task.plan_hash, task.plan_approved, task.head_sha, task.green_sha, \
          task.pull_number, task.branch, task.pull_url, task.plan_issue, task.plan_issue_url, task.checks, task.ci_log, \
          task.guidance, task.diffstat, task.summary, task.milestone, task.session_id, task.cost_micros, task.event_seq, \
-         task.asked_at, task.reminded, task.recommends, task.worked_ms, task.busy_since, task.log_position, task.created_at, task.updated_at, task.confirmed_at, task.step_at, task.settled_at"
+         task.asked_at, task.reminded_at, task.recommends, task.worked_ms, task.busy_since, task.log_position, task.created_at, task.updated_at, task.confirmed_at, task.step_at, task.settled_at"
     };
 }
 
@@ -175,7 +175,7 @@ impl TryFrom<&Row> for TaskRow {
             wait: wait(row)?,
             asked: row.get::<_, Option<Timestamp>>("asked_at").map(|at| Asked {
                 at,
-                reminded: row.get("reminded"),
+                reminded: row.get("reminded_at"),
                 recommends: row.get("recommends"),
             }),
             worked: SignedDuration::from_millis(row.get("worked_ms")),

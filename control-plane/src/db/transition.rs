@@ -28,7 +28,7 @@ plan_revision = $21, plan_hash = $22, plan_approved = $23, head_sha = $24, green
 pull_url = $28, plan_issue = $29, plan_issue_url = $30, checks = $31, ci_log = $32, guidance = $33, diffstat = $34, \
 summary = $35, milestone = $36, session_id = $37, event_seq = $38, confirmed_at = $39, \
 queued_at = coalesce($40, queued_at), step_at = $41, settled_at = $42, waits = $43, \
-ci_allowed = $44, generation = $45, superseded = $46, asked_at = $47, reminded = $48, recommends = $49, worked_ms = $50, \
+ci_allowed = $44, generation = $45, superseded = $46, asked_at = $47, reminded_at = $48, recommends = $49, worked_ms = $50, \
 busy_since = $51, ready_first = $52, review_rounds = $53, rebases = $54, reds = $55, conflicted = $56 \
 WHERE id = $1 AND version = $2 RETURNING version, updated_at";
 
@@ -307,7 +307,7 @@ pub async fn apply_in(
     let text = if occurrence.text.is_empty() {
         texts::event(&occurrence.event, &row)
     } else {
-        occurrence.text.clone()
+        clean(&occurrence.text)
     };
     if texts::is_milestone(&occurrence.event) {
         row.milestone.clone_from(&text);
@@ -510,7 +510,7 @@ async fn store_task(
             &signed(task.generation),
             &row.superseded,
             &task.asked.map(|asked| asked.at),
-            &task.asked.is_some_and(|asked| asked.reminded),
+            &task.asked.and_then(|asked| asked.reminded),
             &task.asked.is_some_and(|asked| asked.recommends),
             &i64::try_from(task.worked.as_millis()).unwrap_or(i64::MAX),
             &task.busy_since,
@@ -712,6 +712,8 @@ async fn insert_event(
     detail: &Value,
     ignored: bool,
 ) -> Result<(), Error> {
+    let (text, mut detail) = (clean(text), detail.clone());
+    clean_json(&mut detail);
     execute(
         transaction,
         "append an event",
@@ -723,10 +725,25 @@ async fn insert_event(
             &text,
             &actor,
             &signed(attempt),
-            detail,
+            &detail,
             &ignored,
         ],
     )
     .await
     .map(drop)
+}
+
+/// Postgres takes no NUL in text.
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Nor in a text of a document.
+fn clean_json(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(values) => values.iter_mut().for_each(clean_json),
+        Value::Object(fields) => fields.values_mut().for_each(clean_json),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }

@@ -164,11 +164,18 @@ async fn a_question_is_reminded_of_and_assumed_when_policy_says_so() {
         ]),
     });
     store.apply(task, &asked).await.unwrap();
-    for _ in 0..2 {
-        sql(&store, "UPDATE task SET timer_at = now()").await;
-        assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
-        store.fire_timer(task).await.unwrap();
-    }
+    // A machine that slept through both: the answer is as far from the reminder as ever.
+    sql(
+        &store,
+        "UPDATE task SET timer_at = now() - interval '1 hour', asked_at = now() - interval '2 hours'",
+    )
+    .await;
+    assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
+    store.fire_timer(task).await.unwrap();
+    assert!(store.due_timers(LOST).await.unwrap().is_empty());
+    sql(&store, "UPDATE task SET timer_at = now()").await;
+    assert_eq!(store.due_timers(LOST).await.unwrap(), [task]);
+    store.fire_timer(task).await.unwrap();
     let words = store.human_words(task).await.unwrap();
     let words: Vec<_> = words
         .iter()
@@ -447,7 +454,7 @@ async fn timers_go_back_with_the_clock_once() {
         "UPDATE clock SET seen = now() + interval '1 day'; \
          UPDATE task SET timer_at = now() + interval '1 day', asked_at = now() + interval '1 day', \
          busy_since = now() + interval '1 day', step_at = now() + interval '1 day'; \
-         UPDATE attempt SET lost_at = now() + interval '1 day' - interval '2 min'; \
+         UPDATE attempt SET lost_at = now() + interval '1 day'; \
          UPDATE replica SET started_at = now() + interval '1 day', lease_until = now() + interval '1 day'; \
          INSERT INTO hold (credential, reason, why, task_id, until) \
          SELECT 'model', 'rate_limited', '', id, now() + interval '1 day' FROM task; \
@@ -474,11 +481,9 @@ async fn timers_go_back_with_the_clock_once() {
     // It is done once, also where another replica looks.
     let again = store.hold_lease(gone, "there", 10.0).await.unwrap();
     assert_eq!(again.back, None);
-    sql(
-        &store,
-        "UPDATE replica SET started_at = now() - interval '61 s'",
-    )
-    .await;
+    let a_minute_later = "UPDATE replica SET started_at = started_at - interval '61 s'; \
+                          UPDATE attempt SET lost_at = lost_at - interval '61 s'";
+    sql(&store, a_minute_later).await;
     assert_eq!(store.expired_attempts(LOST).await.unwrap(), [(task, 1)]);
 }
 

@@ -17,7 +17,7 @@ use crate::{
         transition,
         transition::{append_event, apply_in, lock_task},
     },
-    texts,
+    errors, texts,
 };
 
 /// From the attempt's milestone of this number on its notes are no longer kept: what runs in the harness can make as
@@ -26,12 +26,54 @@ const NOTES: i64 = 1000;
 /// What is noted last.
 const NOTES_END: &str = "this attempt has told so much that what it notes from here on is not kept";
 
-/// Stores a milestone, or finds that it was stored before. Returns the number up to which all are durable.
+/// Stores a milestone, or finds that it was stored before. Returns the number up to which all are durable. One that the
+/// database never takes counts as ignored, so that it is not resent for ever.
 pub(super) async fn milestone(
     store: &Store,
     identity: Identity,
     milestone: &Milestone,
 ) -> Result<i64, Error> {
+    match stored(store, identity, milestone).await {
+        Err(error) if error.is_bad_value() => {
+            let (task, seq, error) = (identity.task_id, milestone.seq, errors::chain(&error));
+            tracing::warn!(task.id = %task, seq, error, "ignored a milestone that the database does not take");
+            ignored(store, identity, milestone).await
+        }
+        result => result,
+    }
+}
+
+/// Notes a milestone that cannot be stored.
+async fn ignored(store: &Store, identity: Identity, milestone: &Milestone) -> Result<i64, Error> {
+    let what = "ignore a milestone";
+    let mut client = store.connection(what).await?;
+    let transaction = client.transaction().await.map_err(Error::on(what))?;
+    let Some((task, _)) = lock_task(&transaction, identity.task_id).await? else {
+        return Ok(milestone.seq);
+    };
+    if !commands::advance(&transaction, identity.id, milestone.seq).await? {
+        transaction.rollback().await.map_err(Error::on(what))?;
+        drop(client);
+        return store.durable_milestone(identity.id).await;
+    }
+    append_event(
+        &transaction,
+        task.id,
+        reading(milestone, None).kind(),
+        "holds what the database does not take",
+        "worker",
+        identity.n,
+        &json!({}),
+        true,
+    )
+    .await?;
+    transaction.commit().await.map_err(Error::on(what))?;
+    drop(client);
+    store.nudge().events_grew(identity.task_id);
+    Ok(milestone.seq)
+}
+
+async fn stored(store: &Store, identity: Identity, milestone: &Milestone) -> Result<i64, Error> {
     let what = "store a milestone";
     let mut client = store.connection(what).await?;
     let transaction = client.transaction().await.map_err(Error::on(what))?;
@@ -45,7 +87,7 @@ pub(super) async fn milestone(
     }
     let current = milestone.phase_version == task.task.phase_version;
     let mut moved = false;
-    match reading(milestone) {
+    match reading(milestone, task.task.pull) {
         Reading::Workflow(mut occurrence) if current => {
             occurrence.attempt = identity.n;
             if let Event::QuestionAsked { .. }
@@ -154,6 +196,18 @@ enum Reading {
     Nothing,
 }
 
+impl Reading {
+    /// The kind of its event.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Workflow(occurrence) => occurrence.event.kind().word(),
+            Self::Note { kind, .. } => kind,
+            Self::Answered(_) => "thread_answered",
+            Self::Nothing => "progress",
+        }
+    }
+}
+
 fn note(kind: &'static str, text: String, detail: Value) -> Reading {
     Reading::Note {
         kind,
@@ -170,7 +224,7 @@ fn workflow(event: Event, detail: Value, facts: Facts) -> Reading {
     Reading::Workflow(Box::new(occurrence))
 }
 
-fn reading(milestone: &Milestone) -> Reading {
+fn reading(milestone: &Milestone, pull: Option<u32>) -> Reading {
     let Some(fact) = &milestone.fact else {
         return Reading::Nothing;
     };
@@ -411,15 +465,19 @@ fn reading(milestone: &Milestone) -> Reading {
             newest: answered.newest,
             text: clean(&answered.text),
         }),
-        Fact::PullRequestClosed(closed) => workflow(
-            if closed.merged {
-                Event::PullMerged
-            } else {
-                Event::PullClosed
-            },
-            json!({ "merged": closed.merged }),
-            Facts::default(),
-        ),
+        Fact::PullRequestClosed(closed) => {
+            // A worker looks at that of its own branch alone.
+            let pull = pull.unwrap_or_default();
+            workflow(
+                if closed.merged {
+                    Event::PullMerged { pull }
+                } else {
+                    Event::PullClosed { pull }
+                },
+                json!({ "merged": closed.merged }),
+                Facts::default(),
+            )
+        }
     }
 }
 

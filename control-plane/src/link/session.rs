@@ -441,12 +441,14 @@ impl Session {
         if task.task.attempt != self.identity.n || task.task.run != Run::Live {
             return Err(End::Over("the task needs no worker"));
         }
+        // What a person said is for the step that follows from it.
+        self.tell_commands().await?;
         if task.task.phase_version != self.assigned {
-            let assignment = welcome::assignment(store, &task).await?;
+            let assignment = welcome::assignment(&self.shared.store, &task).await?;
             self.assigned = assignment.phase_version;
             self.send(Out::Assignment(assignment)).await?;
         }
-        self.tell_commands().await
+        Ok(())
     }
 
     async fn tell_commands(&mut self) -> Result<(), End> {

@@ -156,7 +156,7 @@ pub(super) async fn assignment(store: &Store, task: &TaskRow) -> Result<Assignme
         }),
         Some(Step::FixCi) => Work::FixCi(FixCiWork {
             attempt: i32::try_from(task.task.ci_attempts).unwrap_or(i32::MAX),
-            max_attempts: i32::try_from(task.limits().max_ci_attempts).unwrap_or(i32::MAX),
+            max_attempts: i32::try_from(turns(task)).unwrap_or(i32::MAX),
             sha: task.task.head.clone().unwrap_or_default(),
             checks: convert::checks(&task.checks),
             log: task.ci_log.clone(),
@@ -212,6 +212,12 @@ fn fitting(threads: Vec<Thread>) -> Vec<ReviewThread> {
         .collect()
 }
 
+/// Turns of mending that it may take: as many as a person allowed, or policy.
+fn turns(task: &TaskRow) -> u32 {
+    let allowed = task.task.ci_allowed;
+    allowed.unwrap_or_else(|| task.limits().max_ci_attempts)
+}
+
 async fn plan_text(store: &Store, task: &TaskRow) -> Result<String, Error> {
     match &task.task.plan {
         Some(plan) => Ok(store
@@ -237,6 +243,10 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::{
+        dispatch::tests::{queued, sql},
+        testing,
+    };
 
     fn words(count: i64, text: &str) -> Vec<Word> {
         let word = |second| Word {
@@ -246,6 +256,27 @@ mod tests {
             at: Timestamp::from_second(second).unwrap(),
         };
         (0..count).map(word).collect()
+    }
+
+    #[tokio::test]
+    async fn turns_of_mending_are_counted_up_to_what_a_person_allowed() {
+        let store = testing::store().await;
+        let task = queued(&store, "one", 0).await;
+        for (allowed, shown) in [("NULL", (4, 3)), ("5", (4, 5))] {
+            sql(
+                &store,
+                &format!(
+                    "UPDATE task SET phase = 'fixing_ci', plan_revision = 1, plan_hash = 'h', plan_approved = true, \
+                     ci_attempts = 4, ci_allowed = {allowed}"
+                ),
+            )
+            .await;
+            let row = store.task_for_link(task).await.unwrap().unwrap();
+            let Some(Work::FixCi(work)) = assignment(&store, &row).await.unwrap().work else {
+                panic!("it mends");
+            };
+            assert_eq!((work.attempt, work.max_attempts), shown);
+        }
     }
 
     #[test]

@@ -234,7 +234,7 @@ pub fn item(seen: &SeenItem) -> v1::InboxItem {
             }
         }
         .into(),
-        reminded: open && workflow.asked.is_some_and(|asked| asked.reminded),
+        reminded: open && workflow.asked.is_some_and(|asked| asked.reminded.is_some()),
         assume_time: workflow
             .assumes_at(&seen.task.task.limits())
             .filter(|_| open)

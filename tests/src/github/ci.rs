@@ -109,6 +109,14 @@ pub(super) fn trigger(
     let pull = repo
         .pulls()
         .find(|(issue, pull)| issue.open && pull.head == branch);
+    let tip = pull.and_then(|(_, pull)| repo.branch(&pull.base));
+    if event != "push"
+        && let Some(tip) = tip
+        && !git::mergeable(&dir, tip, sha)?
+    {
+        // What a pull request's event checks is the merge, and there is none.
+        return Ok(());
+    }
     let draft = event != "push" && pull.is_some_and(|(_, pull)| pull.draft);
     let base = pull.map_or(target, |(_, pull)| pull.base.clone());
     // A pull request's event is matched against its base, a push against the branch itself.

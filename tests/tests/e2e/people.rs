@@ -72,7 +72,8 @@ async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
         TaskState::PlanReview,
         "the old approval changed nothing"
     );
-    third.approve().await?;
+    let beside = "Fine, but keep the sign as it is.";
+    third.resolve(InboxAction::Approve, beside).await?;
     task.expect_state(TaskState::Ready).await?;
 
     let carried_out = world
@@ -82,9 +83,14 @@ async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
         .filter(|seen| seen.is_message())
         .any(|seen| {
             let request = seen.request();
-            request.prompt().contains(script::IMPLEMENT) && request.prompt().contains(&plan(3))
+            [script::IMPLEMENT, &plan(3), beside]
+                .iter()
+                .all(|words| request.prompt().contains(words))
         });
-    assert!(carried_out, "the third plan is what the model was given");
+    assert!(
+        carried_out,
+        "the third plan is what the model was given, with what was said to it"
+    );
     world.github().read(|site| {
         let repo = site.repo("ada/calc").unwrap();
         let issues: Vec<_> = repo

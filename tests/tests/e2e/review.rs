@@ -271,6 +271,28 @@ async fn what_is_said_while_a_review_is_addressed_is_addressed_after_it() -> Res
     world.end().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_that_does_not_answer_delays_no_merge_in_another() -> Result<()> {
+    let world = World::scripted(then(Vec::new())).await?;
+    let slow = world.repo("slow", &script::calculator())?;
+    let waiting = world
+        .submit(&slow, "Teach the calculator to subtract.")
+        .await?;
+    waiting.approve().await?;
+    waiting.expect_state(TaskState::Ready).await?;
+    let (task, pull) = ready(&world).await?;
+    let silence = Gate::closed();
+    let held = FaultKind::HeldAfter(silence.clone());
+    world
+        .github()
+        .fault(Fault::new("GET", "/ada/slow/pulls/", held).times(100));
+    silence.reached().await?;
+    world.github().person(PERSON).merge(REPO, pull)?;
+    task.expect_state(TaskState::Completed).await?;
+    silence.open();
+    world.end().await
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Killed {
     AgentInTheTurn,
@@ -412,6 +434,44 @@ async fn a_conflict_with_the_base_is_merged_without_force_and_is_ready_again() -
     });
     world.github().person(PERSON).merge(REPO, pull)?;
     task.expect_state(TaskState::Completed).await?;
+    world.end().await
+}
+
+/// Runs for pull requests alone, and so not while one conflicts.
+const ON_PULLS: &str = "name: ci\non: pull_request\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - name: Run the tests\n        run: python3 -m unittest -v\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_that_keeps_checks_from_running_is_resolved_and_nothing_is_ready_unchecked()
+-> Result<()> {
+    let settings = Settings::script(then(vec![resolved()])).limits("no_ci = 'accept'");
+    let world = World::with(settings).await?;
+    let mut files = script::calculator();
+    files.retain(|(path, _)| !path.ends_with("ci.yml"));
+    files.push((".github/workflows/ci.yml", ON_PULLS));
+    let repo = world.repo("calc", &files)?;
+    let task = world
+        .submit(&repo, "Teach the calculator to subtract.")
+        .await?;
+    let plan = task.expect_item(InboxItemKind::Plan).await?;
+    make_conflict(&world)?;
+    plan.approve().await?;
+    task.expect_event("conflicted").await?;
+    let ready = task.expect_state(TaskState::Ready).await?;
+    assert_eq!(
+        ready.attempt, 1,
+        "the worker that awaited checks resolved it"
+    );
+    let kinds: Vec<String> = task.events().into_iter().map(|event| event.kind).collect();
+    assert!(kinds.contains(&"ci_passed".to_owned()), "{kinds:?}");
+    assert!(!kinds.contains(&"ci_absent".to_owned()), "{kinds:?}");
+    let text = world.github().read(|site| {
+        let repo = site.repo(REPO).unwrap();
+        repo.file(&ready.branch, "calc.py").unwrap()
+    });
+    assert!(
+        text.contains("subtract") && text.contains("multiply"),
+        "{text}"
+    );
     world.end().await
 }
 

@@ -44,7 +44,8 @@ async fn stuck(world: &World) -> Result<(Task, Item)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn started_afresh_it_gets_a_new_branch_and_the_old_pull_request_is_closed() -> Result<()> {
-    let world = World::scripted(wrong_until_told()).await?;
+    let settings = Settings::script(wrong_until_told()).policy("on_cancel = 'delete'");
+    let world = World::with(settings).await?;
     let (task, item) = stuck(&world).await?;
     let before = task.now();
     item.resolve(InboxAction::StartAfresh, INSIGHT).await?;
@@ -62,6 +63,20 @@ async fn started_afresh_it_gets_a_new_branch_and_the_old_pull_request_is_closed(
         })
     };
     assert!(!open(old) && open(new), "#{old} is closed, #{new} open");
+    task.cancel().await?;
+    task.wait("what it left to be closed", |view| {
+        view.of_kind("tidied").next().map(|_| ())
+    })
+    .await?;
+    assert!(!open(new));
+    world.github().read(|site| {
+        let refs = &site.repo("ada/calc").unwrap().refs;
+        let left: Vec<&String> = refs
+            .keys()
+            .filter(|name| name.contains("mainloop/"))
+            .collect();
+        assert!(left.is_empty(), "the branch of each start: {left:?}");
+    });
     world.end().await
 }
 

@@ -18,6 +18,9 @@ use crate::quota::Quota;
 use crate::transport::{Timeouts, Transport, escape, escape_path};
 use crate::workflows::Entry;
 
+/// Pages of references that are read.
+const REF_PAGES: usize = 3;
+
 /// Which repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Repo {
@@ -200,6 +203,21 @@ impl Client {
         Ok(found.map(|r| r.object.sha))
     }
 
+    /// Names of the branches that begin with `prefix`.
+    pub async fn branches(&self, prefix: &str) -> Result<Vec<String>> {
+        let operation = format!("list the branches {prefix}* of {}", self.repo);
+        let path = self.path(&format!("/git/matching-refs/heads/{}", escape_path(prefix)));
+        let list = self
+            .transport
+            .pages::<NamedRef>(&operation, &path, None, REF_PAGES)
+            .await?;
+        let names = list.items.into_iter().filter_map(|found| {
+            let name = found.reference.strip_prefix("refs/heads/")?;
+            name.starts_with(prefix).then(|| name.to_owned())
+        });
+        Ok(names.collect())
+    }
+
     /// The bytes of the file `path` at `reference` (sha, branch or tag); `None` where there is no
     /// such file. More than `limit` bytes are an error, never a part of the file.
     pub async fn file_at(
@@ -290,6 +308,12 @@ struct Permissions {
 #[derive(Deserialize)]
 struct GitRef {
     object: GitObject,
+}
+
+#[derive(Deserialize)]
+struct NamedRef {
+    #[serde(rename = "ref")]
+    reference: String,
 }
 
 #[derive(Deserialize)]

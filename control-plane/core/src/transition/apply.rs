@@ -47,9 +47,6 @@ pub(super) fn apply(
                 }
             };
             human_word(task);
-            if phase == Phase::FixingCi && task.phase != Phase::FixingCi {
-                task.ci_attempts = 1;
-            }
             resume(task, phase);
         }
         Event::AnswerAssumed => {
@@ -65,9 +62,10 @@ pub(super) fn apply(
         }
         Event::Reminded => {
             let asked = task.asked.as_mut().ok_or("nobody is asked")?;
-            if std::mem::replace(&mut asked.reminded, true) {
+            if asked.reminded.is_some() {
                 return Err("they were reminded");
             }
+            asked.reminded = Some(now);
         }
         Event::ChangeAllowed { hash } => {
             if task.wait != Wait::Human(Gate::Change(hash.clone())) {
@@ -120,6 +118,7 @@ pub(super) fn apply(
             task.green = None;
             task.pull = None;
             task.conflicted = false;
+            task.ready_first = false;
             let approved = task.plan.as_ref().is_some_and(|plan| plan.approved);
             queue(
                 task,
@@ -166,7 +165,7 @@ pub(super) fn apply(
                 },
             );
         }
-        Event::CancelRequested | Event::PullClosed => settle(task, Phase::Cancelled),
+        Event::CancelRequested => settle(task, Phase::Cancelled),
         Event::RetryRequested => {
             if !matches!(task.wait, Wait::Until { .. }) {
                 stuck_or_failed(task)?;
@@ -398,7 +397,8 @@ pub(super) fn apply(
             };
             stop(task, reason, message, *retry_at, now, limits);
         }
-        Event::ReviewReceived { threads } => {
+        Event::ReviewReceived { pull, threads } => {
+            is_ours(task, *pull)?;
             if *threads == 0 {
                 return Err("everything is answered");
             }
@@ -410,12 +410,17 @@ pub(super) fn apply(
                 stuck(task, Reason::ReviewLimit);
             }
         }
-        Event::Conflicted => {
-            come_back(task);
-            task.signature = None;
+        Event::Conflicted { pull, sha } => {
+            is_ours(task, *pull)?;
+            if task.phase == Phase::Ready {
+                come_back(task);
+                task.signature = None;
+                queue(task, Phase::AddressingReview);
+            } else {
+                leave_checks(task, sha)?;
+            }
             task.rebases += 1;
             task.conflicted = true;
-            queue(task, Phase::AddressingReview);
             if task.rebases > limits.max_rebases {
                 stuck(task, Reason::RebaseLimit);
             }
@@ -433,7 +438,14 @@ pub(super) fn apply(
                 stuck(task, Reason::RedAgain);
             }
         }
-        Event::PullMerged => settle(task, Phase::Completed(Completion::Merged)),
+        Event::PullMerged { pull } => {
+            is_ours(task, *pull)?;
+            settle(task, Phase::Completed(Completion::Merged));
+        }
+        Event::PullClosed { pull } => {
+            is_ours(task, *pull)?;
+            settle(task, Phase::Cancelled);
+        }
     }
     Ok(())
 }
@@ -475,6 +487,42 @@ fn awaits(task: &Task, sha: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// What was seen of a pull request is about the one that the task has now: another branch's may be closed meanwhile.
+fn is_ours(task: &Task, pull: u32) -> Result<(), &'static str> {
+    if task.pull == Some(pull) {
+        Ok(())
+    } else {
+        Err("it is about another pull request")
+    }
+}
+
+/// Resolves a conflict instead of awaiting checks, which the code host does not run until then.
+fn leave_checks(task: &mut Task, sha: &str) -> Result<(), &'static str> {
+    if task.head.as_deref() != Some(sha) {
+        return Err("that commit is not the head");
+    }
+    match &task.wait {
+        // The conflict is why nothing ran.
+        Wait::Human(Gate::Stuck(
+            Reason::NoCi
+            | Reason::CiDeadline
+            | Reason::CiNotStarted
+            | Reason::CiApproval
+            | Reason::CiDraft,
+        )) => resume(task, Phase::AddressingReview),
+        Wait::Human(_) => return Err("it waits for a person"),
+        // Who waits for a point in time, or for a worker, goes on waiting.
+        Wait::None | Wait::Ci | Wait::Until { .. } => {
+            enter(task, Phase::AddressingReview);
+            if task.run == Run::Live {
+                task.wait = Wait::None;
+            }
+        }
+    }
+    task.green = None;
+    Ok(())
+}
+
 /// What a worker that is there waits for, unless it asked somebody.
 fn working_wait(task: &Task) -> Wait {
     match step(task) {
@@ -491,9 +539,17 @@ fn working_wait(task: &Task) -> Wait {
     }
 }
 
+/// A turn of mending counts from its beginning.
+fn enter(task: &mut Task, phase: Phase) {
+    if phase == Phase::FixingCi {
+        task.ci_attempts = task.ci_attempts.max(1);
+    }
+    task.phase = phase;
+}
+
 /// A worker is wanted for this phase.
 fn queue(task: &mut Task, phase: Phase) {
-    task.phase = phase;
+    enter(task, phase);
     task.run = Run::Queued;
     task.wait = Wait::None;
 }
@@ -502,7 +558,7 @@ fn queue(task: &mut Task, phase: Phase) {
 fn resume(task: &mut Task, phase: Phase) {
     match task.run {
         Run::Live => {
-            task.phase = phase;
+            enter(task, phase);
             task.wait = Wait::None;
             task.wait = working_wait(task);
         }

@@ -169,7 +169,7 @@ pub const TABLE: &[Edge] = &[
     stays(WORK, E::StepFailed),
     // The code host
     edge(&[P::Ready], E::ReviewReceived, &[P::AddressingReview]),
-    edge(&[P::Ready], E::Conflicted, &[P::AddressingReview]),
+    edge(&[P::Ci, P::Ready], E::Conflicted, &[P::AddressingReview]),
     edge(&[P::Ready], E::RedAgain, &[P::Ci]),
     edge(WITH_PULL, E::PullMerged, &[P::Completed]),
     edge(WITH_PULL, E::PullClosed, &[P::Cancelled]),

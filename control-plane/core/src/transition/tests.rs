@@ -6,11 +6,12 @@ use jiff::SignedDuration;
 
 use super::{wants::is_watched, *};
 use crate::{
-    Choice, CiHold, Completion, Failure, Phase, PhaseKind as P, REASONS, ReadyBeforeCi, Reason,
-    Response, Run, State, Unanswered, bounded,
+    Choice, CiHold, Completion, Failure, NoCi, Phase, PhaseKind as P, REASONS, ReadyBeforeCi,
+    Reason, Response, Run, State, Unanswered, bounded,
 };
 
 const SHAS: [&str; 2] = ["aaa", "bbb"];
+const PULL: u32 = 7;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
@@ -44,7 +45,7 @@ fn in_ci() -> Vec<Event> {
     events.extend([
         Event::PlanApproved { hash: "h1".into() },
         Event::BranchPushed { sha: "aaa".into() },
-        Event::PullOpened { number: 2 },
+        Event::PullOpened { number: PULL },
         Event::WorkFinished { changed: true },
     ]);
     events
@@ -61,6 +62,20 @@ fn question(id: &str) -> Event {
     Event::QuestionAsked {
         id: id.into(),
         recommends: true,
+    }
+}
+
+fn reviewed(threads: u32) -> Event {
+    Event::ReviewReceived {
+        pull: PULL,
+        threads,
+    }
+}
+
+fn conflicted(sha: &str) -> Event {
+    Event::Conflicted {
+        pull: PULL,
+        sha: sha.into(),
     }
 }
 
@@ -85,7 +100,7 @@ fn a_good_day_ends_merged() {
     events.push(Event::MarkedReady { sha: "bbb".into() });
     let ready = run(&events);
     assert_eq!((ready.phase.kind(), ready.run), (P::Ready, Run::Idle));
-    events.push(Event::PullMerged);
+    events.push(Event::PullMerged { pull: PULL });
     assert_eq!(run(&events).phase, Phase::Completed(Completion::Merged));
 }
 
@@ -355,6 +370,11 @@ fn who_is_asked_is_reminded_once_and_policy_may_answer_for_them() {
         let answer = next(&reminded.task, &Event::AnswerAssumed, at(90), limits);
         assert_eq!(answer.is_ok(), then.is_some(), "{answer:?}");
     }
+    // After a sleep the reminder comes late, and the answer as long after it.
+    let late = next(&asked, &Event::Reminded, at(5000), &assumes).unwrap();
+    assert_eq!(timer(&late), Some(Some(Timer::Assume(at(5030)))));
+    assert_eq!(late.task.assumes_at(&assumes), Some(at(5030)));
+    assert_eq!(asked.assumes_at(&assumes), Some(at(90)));
     // The answer goes to the worker that asked, in the middle of its step.
     let taken = next(&asked, &Event::AnswerAssumed, at(90), &assumes).unwrap();
     assert_eq!(taken.task.wait, Wait::None);
@@ -440,7 +460,7 @@ fn a_pull_request_is_watched_until_the_task_is_over() {
     events.push(Event::PlanApproved { hash: "h1".into() });
     assert!(!is_watched(&run(&events)), "there is none");
     for event in [
-        Event::PullOpened { number: 2 },
+        Event::PullOpened { number: PULL },
         Event::BranchPushed { sha: "aaa".into() },
         Event::WorkFinished { changed: true },
         Event::CiAbsent { sha: "aaa".into() },
@@ -451,11 +471,11 @@ fn a_pull_request_is_watched_until_the_task_is_over() {
     ] {
         events.push(event.clone());
         assert!(is_watched(&run(&events)), "after {event:?}");
-        let closed = run(&[events.clone(), vec![Event::PullClosed]].concat());
+        let closed = run(&[events.clone(), vec![Event::PullClosed { pull: PULL }]].concat());
         assert_eq!((closed.phase.kind(), closed.run), (P::Cancelled, Run::Idle));
         assert!(!is_watched(&closed));
     }
-    let merged = run(&[events, vec![Event::PullMerged]].concat());
+    let merged = run(&[events, vec![Event::PullMerged { pull: PULL }]].concat());
     assert_eq!(merged.phase, Phase::Completed(Completion::Merged));
 }
 
@@ -704,7 +724,7 @@ fn done(changed: bool) -> Vec<Event> {
 #[test]
 fn a_review_is_addressed_and_the_new_head_becomes_ready_when_it_is_green() {
     let mut events = ready();
-    events.push(Event::ReviewReceived { threads: 2 });
+    events.push(reviewed(2));
     let taken_up = run(&events);
     assert_eq!(
         (taken_up.phase.kind(), taken_up.run, step(&taken_up)),
@@ -727,7 +747,7 @@ fn a_review_is_addressed_and_the_new_head_becomes_ready_when_it_is_green() {
 #[test]
 fn a_review_that_needs_no_change_is_answered_and_the_green_head_stays() {
     let mut events = ready();
-    events.push(Event::ReviewReceived { threads: 1 });
+    events.push(reviewed(1));
     events.extend(done(false));
     assert_eq!(step(&run(&events)), Some(Step::MarkReady));
 }
@@ -735,7 +755,7 @@ fn a_review_that_needs_no_change_is_answered_and_the_green_head_stays() {
 #[test]
 fn a_conflict_is_resolved_before_a_review_is_addressed() {
     let mut events = ready();
-    events.push(Event::Conflicted);
+    events.push(conflicted("aaa"));
     assert_eq!(step(&run(&events)), Some(Step::Rebase));
     let failed = [
         events.clone(),
@@ -776,12 +796,8 @@ fn coming_back_from_ready_is_bounded_and_a_person_can_go_on() {
     let limits = Limits::default();
     let red = Event::RedAgain { sha: "aaa".into() };
     let cases = [
-        (
-            Event::ReviewReceived { threads: 1 },
-            limits.max_review_rounds,
-            Reason::ReviewLimit,
-        ),
-        (Event::Conflicted, limits.max_rebases, Reason::RebaseLimit),
+        (reviewed(1), limits.max_review_rounds, Reason::ReviewLimit),
+        (conflicted("aaa"), limits.max_rebases, Reason::RebaseLimit),
         (red, limits.max_ci_attempts, Reason::RedAgain),
     ];
     for (event, bound, reason) in cases {
@@ -807,5 +823,116 @@ fn coming_back_from_ready_is_bounded_and_a_person_can_go_on() {
         let on = run(&events);
         assert_eq!((on.run, on.phase), (Run::Queued, asked.phase));
         assert_eq!((on.review_rounds, on.rebases, on.reds), (0, 0, 0));
+    }
+}
+
+#[test]
+fn what_is_seen_of_an_older_pull_request_changes_nothing() {
+    let old = PULL - 1;
+    let ready = run(&ready());
+    for event in [
+        Event::PullMerged { pull: old },
+        Event::PullClosed { pull: old },
+        Event::ReviewReceived {
+            pull: old,
+            threads: 1,
+        },
+        Event::Conflicted {
+            pull: old,
+            sha: "aaa".into(),
+        },
+    ] {
+        let refused = next(&ready, &event, at(0), &Limits::default());
+        assert!(
+            matches!(refused, Err(Rejected::Guard { .. })),
+            "{refused:?}"
+        );
+    }
+    // Nor is there one, before the new branch has its own.
+    let afresh = run(&[
+        in_ci(),
+        vec![Event::CiAbsent { sha: "aaa".into() }, Event::StartedAfresh],
+    ]
+    .concat());
+    let closed = Event::PullClosed { pull: PULL };
+    assert!(next(&afresh, &closed, at(0), &Limits::default()).is_err());
+}
+
+#[test]
+fn a_conflict_is_resolved_before_checks_that_it_keeps_from_running() {
+    let absent = Event::CiAbsent { sha: "aaa".into() };
+    let lost = Event::AttemptLost { why: "lost".into() };
+    let accepts = Limits {
+        no_ci: NoCi::Accept,
+        ..Limits::default()
+    };
+    let cases = [
+        (vec![], Limits::default(), Run::Live),
+        (vec![absent.clone()], Limits::default(), Run::Live),
+        (vec![absent], accepts, Run::Live),
+        (vec![held(CiHold::Draft)], Limits::default(), Run::Live),
+        (vec![lost.clone()], Limits::default(), Run::Idle),
+        (
+            vec![lost, Event::WaitElapsed],
+            Limits::default(),
+            Run::Queued,
+        ),
+    ];
+    for (events, limits, run) in cases {
+        let mut task = self::run(&in_ci());
+        for event in &events {
+            task = next(&task, event, at(0), &limits).unwrap().task;
+        }
+        let other = next(&task, &conflicted("bbb"), at(0), &limits);
+        assert!(other.is_err(), "the conflict of another head");
+        let after = next(&task, &conflicted("aaa"), at(0), &limits).unwrap();
+        let resolves = after.task;
+        assert_eq!((step(&resolves), resolves.run), (Some(Step::Rebase), run));
+        assert_eq!((resolves.rebases, resolves.green), (1, None), "{events:?}");
+        assert!(!matches!(resolves.wait, Wait::Human(_)), "{events:?}");
+    }
+    let red = run(&[in_ci(), vec![Event::DeadlinePassed]].concat());
+    let asked = Task {
+        wait: Wait::Human(Gate::Stuck(Reason::CiLimit)),
+        ..red
+    };
+    let refused = next(&asked, &conflicted("aaa"), at(0), &Limits::default());
+    assert!(refused.is_err(), "a person decides first: {refused:?}");
+    let never = Limits {
+        max_rebases: 0,
+        ..Limits::default()
+    };
+    let bounded = next(&run(&in_ci()), &conflicted("aaa"), at(0), &never).unwrap();
+    assert_eq!(
+        bounded.task.wait,
+        Wait::Human(Gate::Stuck(Reason::RebaseLimit))
+    );
+}
+
+#[test]
+fn a_fresh_start_does_not_mark_its_pull_request_ready_before_checks() {
+    let mut events = in_ci();
+    events.extend([held(CiHold::Draft), Event::ReadyAllowed]);
+    assert!(run(&events).ready_first);
+    events.extend([held(CiHold::Draft), Event::StartedAfresh]);
+    assert!(!run(&events).ready_first);
+}
+
+#[test]
+fn a_turn_of_mending_is_never_the_zeroth() {
+    let mut mending = in_ci();
+    mending.push(failed("aaa", "s1"));
+    let broke = |reason| Event::StepFailed {
+        failure: broke(reason),
+        retry_at: None,
+    };
+    for (stop, on) in [
+        (Event::WorkFinished { changed: false }, Event::Answered),
+        (question("q"), Event::Answered),
+        (broke(Reason::Budget), Event::ToppedUp),
+        (broke(Reason::Budget), Event::RetryRequested),
+    ] {
+        let task = run(&[mending.clone(), vec![stop, on]].concat());
+        assert_eq!((task.phase.kind(), task.ci_attempts), (P::FixingCi, 1));
     }
 }

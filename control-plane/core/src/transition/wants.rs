@@ -91,7 +91,7 @@ fn timer(task: &Task, now: Timestamp, limits: &Limits) -> Option<Timer> {
 /// What happens when a person does not answer.
 fn unanswered(task: &Task, limits: &Limits) -> Option<Timer> {
     let asked = task.asked?;
-    if !asked.reminded && limits.remind > SignedDuration::ZERO {
+    if asked.reminded.is_none() && limits.remind > SignedDuration::ZERO {
         return Some(Timer::Remind(later(asked.at, limits.remind)));
     }
     task.assumes_at(limits).map(Timer::Assume)

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use mainloop_core::{Event, PhaseKind};
-use mainloop_proto::v1::{CiPassed, Milestone, PlanReady, ProgressNoted, milestone::Fact};
+use mainloop_proto::v1::{
+    CiPassed, Milestone, NothingToChange, PlanReady, ProgressNoted, milestone::Fact,
+};
 use uuid::Uuid;
 
 use super::{Reading, reading};
@@ -111,6 +113,49 @@ async fn a_milestone_of_a_step_that_was_left_is_logged_as_ignored() {
 }
 
 #[tokio::test]
+async fn a_nul_in_what_claude_says_is_stored_without_it() {
+    let store = testing::store().await;
+    let worker = planning(&store).await;
+    let nothing = Milestone {
+        seq: 1,
+        phase_version: version(&store, worker.task_id).await,
+        time: None,
+        fact: Some(Fact::NothingToChange(NothingToChange {
+            reason: "it is\0 done".to_owned(),
+            issue: None,
+        })),
+    };
+    assert_eq!(super::milestone(&store, worker, &nothing).await.unwrap(), 1);
+    let task = store.task_for_link(worker.task_id).await.unwrap().unwrap();
+    assert_eq!(task.task.phase.kind(), PhaseKind::Completed);
+    assert_eq!(task.milestone, "nothing to change: it is\u{fffd} done");
+}
+
+#[tokio::test]
+async fn a_milestone_that_the_database_never_takes_is_acknowledged_and_logged_as_ignored() {
+    let store = testing::store().await;
+    let worker = planning(&store).await;
+    let version = version(&store, worker.task_id).await;
+    let mut bad = plan(1, version);
+    if let Some(Fact::PlanReady(ready)) = &mut bad.fact {
+        ready.hash = "h\0".to_owned();
+    }
+    assert_eq!(super::milestone(&store, worker, &bad).await.unwrap(), 1);
+    let task = store.task_for_link(worker.task_id).await.unwrap().unwrap();
+    assert_eq!(task.task.phase.kind(), PhaseKind::Planning);
+    let last = store
+        .events(worker.task_id, task.event_seq - 1, i64::MAX, 10)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!((last.kind.as_str(), last.ignored), ("plan_ready", true));
+    let good = plan(2, version);
+    assert_eq!(super::milestone(&store, worker, &good).await.unwrap(), 2);
+    let task = store.task_for_link(worker.task_id).await.unwrap().unwrap();
+    assert_eq!(task.task.phase.kind(), PhaseKind::PlanReview);
+}
+
+#[tokio::test]
 async fn a_note_is_an_event_and_nothing_else() {
     let store = testing::store().await;
     let worker = planning(&store).await;
@@ -181,7 +226,7 @@ fn what_the_token_cannot_read_is_part_of_what_passed() {
         fact: Some(fact),
         ..Milestone::default()
     };
-    let Reading::Workflow(occurrence) = reading(&milestone) else {
+    let Reading::Workflow(occurrence) = reading(&milestone, None) else {
         panic!("it is not a note");
     };
     assert_eq!(

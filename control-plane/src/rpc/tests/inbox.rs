@@ -505,3 +505,44 @@ async fn an_item_that_is_not_there_is_not_found() {
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
 }
+
+#[tokio::test]
+async fn words_with_a_yes_are_kept_for_every_worker_and_told_to_the_one_that_is_there() {
+    let world = World::new().await;
+    let said = "ok, but keep the old flag";
+    let yes = |item: &v1::InboxItem| with_text(decision(item, v1::InboxAction::Approve), said);
+    let title = |what: &str, task: &v1::Task| format!("{what}: {}", task.title);
+
+    let proposed = world.propose("gate").await;
+    let item = world.open_item(&proposed).await;
+    world.resolve("ada", yes(&item)).await.unwrap();
+    assert_eq!(
+        world.words(&proposed).await,
+        [(title("Start", &proposed), said.to_owned())]
+    );
+
+    let planned = world.planning("door").await;
+    world.plan(&planned, 1, "the plan").await;
+    let item = world.open_item(&planned).await;
+    world.resolve("ada", yes(&item)).await.unwrap();
+    assert_eq!(
+        world.words(&planned).await,
+        [(title("Plan", &planned), said.to_owned())]
+    );
+    let id: Uuid = planned.id.parse().unwrap();
+    let told = world.store.pending_commands(id).await.unwrap();
+    let told: Vec<&Command> = told.iter().map(|pending| &pending.what).collect();
+    let say = Command::Say {
+        text: said.to_owned(),
+    };
+    assert_eq!(told, [&say]);
+
+    let held = Event::ChangeHeld {
+        hash: "c".to_owned(),
+    };
+    world.worker_says(&planned, held).await;
+    let item = world.open_item(&planned).await;
+    world.resolve("ada", yes(&item)).await.unwrap();
+    let words = world.words(&planned).await;
+    assert_eq!(words[1], (item.title, said.to_owned()));
+}

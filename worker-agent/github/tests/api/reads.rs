@@ -23,6 +23,20 @@ async fn read_is_repeated_while_github_is_out_of_order() {
 }
 
 #[tokio::test]
+async fn branches_are_listed_by_how_they_begin() {
+    let server = Server::start(|_| {
+        ok(json!([
+            {"ref": "refs/heads/mainloop/k3f9-a", "object": {"sha": "s1"}},
+            {"ref": "refs/tags/mainloop/k3f9-b", "object": {"sha": "s2"}},
+            {"ref": "refs/heads/other", "object": {"sha": "s3"}},
+        ]))
+    })
+    .await;
+    let names = server.client().branches("mainloop/k3f9").await.unwrap();
+    assert_eq!(names, ["mainloop/k3f9-a"]);
+}
+
+#[tokio::test]
 async fn read_gives_up_after_a_few_tries() {
     let server = Server::start(|_| error(503, "Unavailable")).await;
     let failed = server.client().branch_head("main").await.unwrap_err();

@@ -83,13 +83,15 @@ pub(super) async fn await_ci(
         }
         let list = on_wire(&checks);
         let verdict = mainloop_github::verdict(&checks);
-        let nothing_ran = matches!(verdict, Verdict::Absent | Verdict::OnlySkipped);
+        // While it conflicts nothing runs, which says nothing of the repository: the plane has the conflict resolved.
+        let nothing_ran = matches!(verdict, Verdict::Absent | Verdict::OnlySkipped)
+            && !pull.conflicts
+            && began.elapsed() >= no_ci_after;
         let to_people = left_to_people(&checks, settle, no_ci_after);
         let hold = if to_people.is_some_and(|wait| changed.elapsed() >= wait) {
             Some(CiHold::Approval)
         } else if nothing_ran
             && pull.draft
-            && began.elapsed() >= no_ci_after
             && (asked == Some(CiHold::Draft) || skips_drafts(worker, &work.sha).await?)
         {
             Some(CiHold::Draft)
@@ -145,16 +147,14 @@ pub(super) async fn await_ci(
                     log,
                 }))
             }
-            Verdict::Absent if began.elapsed() >= no_ci_after => Some(Fact::CiAbsent(CiAbsent {
+            Verdict::Absent if nothing_ran => Some(Fact::CiAbsent(CiAbsent {
                 sha: work.sha.clone(),
                 reason: format!("no check after {} s", no_ci_after.as_secs()),
             })),
-            Verdict::OnlySkipped if began.elapsed() >= no_ci_after => {
-                Some(Fact::CiAbsent(CiAbsent {
-                    sha: work.sha.clone(),
-                    reason: "all checks were skipped".to_owned(),
-                }))
-            }
+            Verdict::OnlySkipped if nothing_ran => Some(Fact::CiAbsent(CiAbsent {
+                sha: work.sha.clone(),
+                reason: "all checks were skipped".to_owned(),
+            })),
             Verdict::Passed { .. }
             | Verdict::Failed { .. }
             | Verdict::Absent
@@ -221,6 +221,7 @@ async fn skips_drafts(worker: &Worker, sha: &str) -> Result<bool, Failure> {
 struct Pull {
     tag: Option<String>,
     draft: bool,
+    conflicts: bool,
 }
 
 /// What one look shows.
@@ -291,8 +292,9 @@ async fn moved_on(
         PullState::Merged { .. } => Some(closed(true)),
     };
     known.draft = pull.draft;
-    // Only now: what failed before is read again.
-    known.tag = etag;
+    known.conflicts = pull.mergeable == Some(false);
+    // Only now: what failed before is read again, and what the code host still computes as well.
+    known.tag = etag.filter(|_| pull.mergeable.is_some());
     Ok(fact)
 }
 

@@ -34,12 +34,11 @@ fn event() -> impl Strategy<Value = Event> {
             Event::NothingToChange,
             question("q"),
             Event::BlockerReported { id: "b".into() },
-            Event::ReviewReceived { threads: 1 },
-            Event::Conflicted,
+            reviewed(1),
             Event::ChangeHeld { hash: "c".into() },
             Event::ChangeAllowed { hash: "c".into() },
-            Event::PullMerged,
-            Event::PullClosed,
+            Event::PullMerged { pull: PULL },
+            Event::PullClosed { pull: PULL },
         ]),
         // What moves work on comes more often, so that late phases are reached.
         5 => prop::sample::select(vec![
@@ -48,7 +47,7 @@ fn event() -> impl Strategy<Value = Event> {
             Event::AttemptConnected,
             Event::WaitElapsed,
             Event::Answered,
-            Event::PullOpened { number: 7 },
+            Event::PullOpened { number: PULL },
         ]),
         3 => (1_u32..4, prop::sample::select(vec!["h1", "h2"])).prop_map(|(revision, hash)| {
             Event::PlanStored { revision, hash: hash.into() }
@@ -63,6 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(sha, signature)| failed(&sha, signature)),
         1 => sha.clone().prop_map(|sha| Event::CiAbsent { sha }),
         1 => sha.clone().prop_map(|sha| Event::RedAgain { sha }),
+        1 => sha.clone().prop_map(|sha| conflicted(&sha)),
         1 => (sha.clone(), prop::sample::select(vec![CiHold::Approval, CiHold::Draft]))
             .prop_map(|(sha, hold)| Event::CiHeld { sha, hold }),
         3 => sha.prop_map(|sha| Event::MarkedReady { sha }),
@@ -72,13 +72,73 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Whether something will move the task on: nothing is ever stuck.
-fn is_moved_on(task: &Task, timer: Option<Timer>) -> bool {
-    task.phase.is_settled()
-        || task.phase == Phase::Ready
-        || task.run == Run::Queued
-        || matches!(task.wait, Wait::Human(_))
-        || timer.is_some()
+/// What stands beside a task, as the wants had it stored.
+#[derive(Clone, Debug)]
+struct Beside {
+    timer: Option<Timer>,
+    item: Option<Gate>,
+    attempt: Option<u32>,
+    watched: bool,
+}
+
+impl Beside {
+    /// A proposal's.
+    fn proposed() -> Self {
+        Self {
+            timer: None,
+            item: Some(Gate::Spawn),
+            attempt: None,
+            watched: false,
+        }
+    }
+
+    fn take(&mut self, wants: &[Want]) {
+        for want in wants {
+            match want {
+                Want::StartAttempt(attempt) => self.attempt = Some(*attempt),
+                Want::EndAttempt(attempt) => {
+                    assert_eq!(self.attempt.take(), Some(*attempt), "it ends what it has");
+                }
+                Want::WithdrawItem => self.item = None,
+                Want::OpenItem(gate) => {
+                    assert_eq!(self.item, None, "one thing is asked at a time");
+                    self.item = Some(gate.clone());
+                }
+                Want::SetTimer(timer) => self.timer = *timer,
+                Want::WatchPull => self.watched = true,
+                Want::UnwatchPull => self.watched = false,
+                Want::Assign | Want::Hold(..) | Want::Release(_) | Want::TryHeld | Want::Tidy => {}
+            }
+        }
+    }
+
+    /// Whether it is what the task says.
+    fn fits(&self, task: &Task) -> bool {
+        let asked = match &task.wait {
+            Wait::Human(gate) => Some(gate),
+            Wait::None | Wait::Ci | Wait::Until { .. } => None,
+        };
+        self.item.as_ref() == asked
+            && self.attempt.is_some() == task.run.holds_slot()
+            && self.watched == is_watched(task)
+    }
+
+    /// Whether something will move the task on: nothing is ever stuck.
+    fn moves_on(&self, task: &Task) -> bool {
+        match &task.wait {
+            _ if task.phase.is_settled() => self.timer.is_none(),
+            _ if task.phase == Phase::Ready => self.watched && self.timer.is_none(),
+            Wait::Human(gate) => {
+                self.item.is_some() && gate.choices().last() == Some(&Choice::Reject)
+            }
+            Wait::Until { at, .. } => self.timer == Some(Timer::Wait(*at)),
+            Wait::None | Wait::Ci => match task.run {
+                Run::Idle => false,
+                Run::Queued => true,
+                Run::Starting | Run::Live => matches!(self.timer, Some(Timer::Deadline(_))),
+            },
+        }
+    }
 }
 
 proptest! {
@@ -88,22 +148,21 @@ proptest! {
     fn every_reachable_state_keeps_the_invariants(events in prop::collection::vec(event(), 0..60)) {
         let limits = Limits::default();
         let mut task = Task::proposed();
-        let mut timer = None;
+        let mut beside = Beside::proposed();
         for (second, event) in events.iter().enumerate() {
             let now = at(i64::try_from(second).unwrap());
             let before = task.clone();
             let Ok(transition) = next(&task, event, now, &limits) else { continue };
             task = transition.task;
-            for want in &transition.wants {
-                if let Want::SetTimer(set) = want { timer = *set; }
-            }
+            beside.take(&transition.wants);
             let (from, to) = (before.phase.kind(), task.phase.kind());
             prop_assert!(!before.phase.is_final(), "{from:?} is final, but took {event:?}");
             prop_assert!(
                 TABLE.iter().any(|edge| edge.on == event.kind() && edge.leads(from, to)),
                 "{from:?} --{event:?}--> {to:?} is not in the table"
             );
-            prop_assert!(is_moved_on(&task, timer), "stuck in {task:?} after {event:?}");
+            prop_assert!(beside.fits(&task), "{beside:?} beside {task:?} after {event:?}");
+            prop_assert!(beside.moves_on(&task), "stuck in {task:?} with {beside:?} after {event:?}");
             prop_assert!(task.phase_version >= before.phase_version);
             prop_assert_eq!(
                 transition.wants.contains(&Want::EndAttempt(before.attempt)),
@@ -112,7 +171,6 @@ proptest! {
             if task.phase.is_settled() || task.phase == Phase::Ready {
                 prop_assert_eq!(task.run, Run::Idle);
                 prop_assert_eq!(&task.wait, &Wait::None);
-                prop_assert!(timer.is_none());
             }
             if matches!(to, P::Implementing | P::Ci | P::FixingCi | P::Ready | P::AddressingReview) {
                 prop_assert!(task.plan.as_ref().is_some_and(|plan| plan.approved), "{task:?}");
@@ -124,9 +182,7 @@ proptest! {
                 task.asked.is_some(),
                 matches!(task.wait, Wait::Human(_)) && task.phase != Phase::Proposed
             );
-            if task.run == Run::Live && step(&task).is_some() && !matches!(task.wait, Wait::Human(_)) {
-                prop_assert!(timer.is_some(), "a step without a deadline: {task:?}");
-            }
+            prop_assert!(to != P::FixingCi || task.ci_attempts > 0, "{task:?}");
             prop_assert!(
                 task.failures < limits.max_attempts || matches!(task.wait, Wait::Human(Gate::Stuck(_)))
                     || task.phase.is_settled(),
@@ -174,13 +230,12 @@ fn alphabet() -> Vec<Event> {
         Event::BlockerReported { id: "b".into() },
         Event::ChangeHeld { hash: "c".into() },
         Event::ChangeAllowed { hash: "c".into() },
-        Event::PullOpened { number: 7 },
+        Event::PullOpened { number: PULL },
         Event::WorkFinished { changed: true },
         Event::WorkFinished { changed: false },
-        Event::ReviewReceived { threads: 1 },
-        Event::Conflicted,
-        Event::PullMerged,
-        Event::PullClosed,
+        reviewed(1),
+        Event::PullMerged { pull: PULL },
+        Event::PullClosed { pull: PULL },
     ];
     for sha in SHAS {
         let sha = sha.to_owned();
@@ -192,6 +247,7 @@ fn alphabet() -> Vec<Event> {
             failed(&sha, "s2"),
             Event::CiAbsent { sha: sha.clone() },
             Event::RedAgain { sha: sha.clone() },
+            conflicted(&sha),
             Event::CiHeld {
                 sha: sha.clone(),
                 hold: CiHold::Approval,
@@ -203,7 +259,7 @@ fn alphabet() -> Vec<Event> {
             Event::MarkedReady { sha },
         ]);
     }
-    // One of each response; each reason by itself is another test's.
+    // One of each response: the others lead to states that differ in the word alone.
     for reason in [Reason::Git, Reason::ModelLimit, Reason::Budget] {
         events.push(Event::StepFailed {
             failure: broke(reason),
@@ -231,26 +287,36 @@ fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() 
     );
     let mut seen = std::collections::HashSet::new();
     let mut phases = std::collections::BTreeSet::new();
-    let mut open = vec![Task::proposed()];
-    while let Some(task) = open.pop() {
+    let mut open = vec![(Task::proposed(), Beside::proposed())];
+    while let Some((task, beside)) = open.pop() {
         phases.insert(task.phase.kind());
+        each_reason_that_can_come_leaves_a_way_on(&task, &beside, &limits);
         for event in &alphabet {
             let listed = TABLE
                 .iter()
                 .any(|edge| edge.on == event.kind() && edge.from.contains(&task.phase.kind()));
             match next(&task, event, at(0), &limits) {
                 Ok(Transition {
-                    task: mut after, ..
+                    task: mut after,
+                    wants,
                 }) => {
                     assert!(listed);
+                    let mut beside = beside.clone();
+                    beside.take(&wants);
+                    assert!(
+                        beside.fits(&after) && beside.moves_on(&after),
+                        "{event:?}, then {after:?} with {beside:?}"
+                    );
+                    assert!(after.phase != Phase::FixingCi || after.ci_attempts > 0);
                     // Counters that only name things do not make another state.
                     (after.phase_version, after.attempt) = (1, after.attempt.min(1));
+                    beside.attempt = beside.attempt.map(|attempt| attempt.min(1));
                     (after.generation, after.ci_allowed) = (1, None);
                     after.ci_attempts = after.ci_attempts.min(1);
                     // What is bounded by its own counter is another test's.
                     (after.review_rounds, after.rebases, after.reds) = (0, 0, 0);
-                    if seen.insert(format!("{after:?}")) {
-                        open.push(after);
+                    if seen.insert(format!("{after:?} {:?}", beside.timer)) {
+                        open.push((after, beside));
                     }
                 }
                 Err(Rejected::Phase { .. }) => assert!(!listed),
@@ -263,4 +329,36 @@ fn every_event_in_every_reachable_state_is_taken_or_refused_as_the_table_says() 
         PhaseKind::ALL.len(),
         "only reached {phases:?}"
     );
+}
+
+/// A worker stops short for each reason that there is: the task is over, waits for a time that comes, or asks a person who
+/// can take it up again.
+fn each_reason_that_can_come_leaves_a_way_on(task: &Task, beside: &Beside, limits: &Limits) {
+    for reason in Reason::ALL {
+        let stopped = Event::StepFailed {
+            failure: broke(*reason),
+            retry_at: None,
+        };
+        let Ok(after) = next(task, &stopped, at(0), limits) else {
+            return;
+        };
+        let mut beside = beside.clone();
+        beside.take(&after.wants);
+        let after = after.task;
+        assert!(
+            beside.fits(&after) && beside.moves_on(&after) && after.run == Run::Idle,
+            "{reason:?} in {task:?}: {after:?} with {beside:?}"
+        );
+        let ways: &[Event] = match &after.wait {
+            Wait::Human(_) => &[Event::RetryRequested, Event::StartedAfresh, Event::GivenUp],
+            Wait::Until { .. } => &[Event::WaitElapsed],
+            Wait::None | Wait::Ci => panic!("{reason:?} in {task:?}: {after:?}"),
+        };
+        for way in ways {
+            let taken = next(&after, way, at(0), limits)
+                .unwrap_or_else(|rejected| panic!("{rejected} in {after:?}"));
+            let goes_on = taken.task.run == Run::Queued || taken.task.phase.is_settled();
+            assert!(goes_on, "{way:?} in {after:?}");
+        }
+    }
 }
