@@ -32,6 +32,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -343,7 +344,7 @@ impl Model {
             status @ (429 | 529) => self.sink.put(Event::ModelLimited {
                 status,
                 retry_after: limits::retry_after(headers),
-                reset_at: limits::reset_at(headers),
+                reset_at: limits::reset_at(headers, Timestamp::now()),
             }),
             _ => {}
         }
