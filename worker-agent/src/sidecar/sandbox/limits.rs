@@ -362,10 +362,13 @@ mod tests {
         };
         let claims = |held: &Held| held.words().contains("2048 processes");
         let pid = Pid::this();
-        std::fs::write(folder.path().join("cgroup.procs"), format!("{pid}\n")).expect("a list");
+        let list = folder.path().join("cgroup.procs");
+        std::fs::write(&list, format!("{pid}\n")).expect("a list");
         let mut taken = held(folder.path());
-        assert_eq!(taken.processes(), None, "the group bounds them");
         taken.verify(pid);
+        // Who is in a group that is left is killed.
+        std::fs::remove_file(&list).expect("the list is there");
+        assert_eq!(taken.processes(), None, "the group bounds them");
         assert!(claims(&taken), "{taken}");
         let mut refused = held(&folder.path().join("absent"));
         refused.verify(pid);
