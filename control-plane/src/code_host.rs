@@ -15,7 +15,7 @@ use mainloop_github::{Access, App, Class, Error, Repo};
 use secrecy::SecretString;
 use tokio::{
     sync::OnceCell,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -53,7 +53,33 @@ pub struct Lent {
     /// Whom it speaks as; empty where that is not known.
     pub login: String,
     /// When another one is to be asked for; never for a token that was given.
-    pub renew_at: Option<Timestamp>,
+    pub renew_at: Option<Due>,
+}
+
+/// A time by two clocks. The wall's may be set back, and the other one stands still while the machine sleeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    wall: Timestamp,
+    monotonic: Instant,
+}
+
+impl Due {
+    /// So long from now.
+    pub fn after(wait: Duration) -> Self {
+        Self {
+            wall: Timestamp::now() + wait,
+            monotonic: Instant::now() + wait,
+        }
+    }
+
+    /// Whether it is time.
+    pub fn is_over(self) -> bool {
+        self.is_over_at(Timestamp::now(), Instant::now())
+    }
+
+    fn is_over_at(self, wall: Timestamp, monotonic: Instant) -> bool {
+        self.wall <= wall || self.monotonic <= monotonic
+    }
 }
 
 impl Tokens {
@@ -144,7 +170,7 @@ impl Lent {
 
     /// Whether another one is to be asked for.
     pub fn is_due(&self) -> bool {
-        self.renew_at.is_some_and(|at| at <= Timestamp::now())
+        self.renew_at.is_some_and(Due::is_over)
     }
 }
 
@@ -196,7 +222,7 @@ impl Mint {
             Ok(Lent {
                 secret: token.secret,
                 login,
-                renew_at: Some(Timestamp::now() + use_for),
+                renew_at: Some(Due::after(use_for)),
             })
         };
         timeout(GET, asked).await.unwrap_or_else(|_| {
@@ -280,5 +306,27 @@ impl Mint {
             }
         }
         self.lent().remove(&attempt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_due_by_whichever_clock_comes_first() {
+        let hour = Duration::from_hours(1);
+        let due = Due::after(hour);
+        let (wall, monotonic) = (due.wall - hour, due.monotonic - hour);
+        for (wall, monotonic, is_over) in [
+            (wall, monotonic, false),
+            // The wall's clock was set back by a day.
+            (wall - hour * 24, monotonic, false),
+            (wall - hour * 24, monotonic + hour, true),
+            // The machine slept.
+            (wall + hour, monotonic, true),
+        ] {
+            assert_eq!(due.is_over_at(wall, monotonic), is_over);
+        }
     }
 }

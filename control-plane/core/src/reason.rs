@@ -279,8 +279,8 @@ reasons! {
         "Buy credit or raise the account's limit, then retry. Other tasks wait for it as well.",
     ModelNotAllowed "model_not_allowed" Ask MEND
         "Model not available"
-        "The model does not exist, or the credential may not use it."
-        "Create the task with another `--model`, or give the credential access, then retry.",
+        "The model does not exist, the credential may not use it, or policy refuses what is asked of it."
+        "Create the task with another `--model`, give the credential access, or mend the policy; then retry.",
     #[Model] ModelLimit "model_limit" Wait MEND
         "Model limit reached"
         "The credential has reached a rate or usage limit."

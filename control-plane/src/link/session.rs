@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::{Shared, ingest, welcome};
 use crate::{
-    code_host::Lent,
+    code_host::{Due, Lent},
     db::{
         self, Occurrence,
         attempts::{Connected, Identity, Spend},
@@ -190,7 +190,7 @@ struct Session {
     /// The agent was never welcomed, and has no credentials.
     is_new: bool,
     /// When the agent needs the next token of the code host; never where its token lasts.
-    renew_at: Option<Timestamp>,
+    renew_at: Option<Due>,
 }
 
 /// A token on its way.
@@ -231,7 +231,7 @@ impl Session {
         let mut silent_since = Instant::now();
         loop {
             // The next token, while it is got: frames are read meanwhile.
-            if renewal.is_none() && self.renew_at.is_some_and(|at| at <= Timestamp::now()) {
+            if renewal.is_none() && self.renew_at.is_some_and(Due::is_over) {
                 renewal = self.ask_token().await?;
             }
             let wake = self
@@ -353,7 +353,7 @@ impl Session {
 
     fn ask_again(&mut self, error: &mainloop_github::Error) {
         tracing::warn!(attempt.id = %self.identity.id, error = errors::chain(error), "could not renew a token; trying again");
-        self.renew_at = Some(Timestamp::now() + TOKEN_AGAIN);
+        self.renew_at = Some(Due::after(TOKEN_AGAIN));
     }
 
     async fn send(&self, frame: Out) -> Result<(), End> {

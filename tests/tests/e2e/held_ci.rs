@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use mainloop_proto::v1::{FailureReason, InboxItemKind, InboxItemState, TaskState};
-use mainloop_tests::world::{Item, PERSON, Settings, Task, World, script};
+use mainloop_tests::{
+    github::{Fault, FaultKind},
+    world::{Item, PERSON, Settings, Task, World, script},
+};
 
 /// What a task asks for.
 const TASK: &str = "Teach the calculator to subtract.";
@@ -91,6 +94,28 @@ async fn checks_that_skip_drafts_run_once_a_person_lets_it_be_marked_ready() -> 
         world.end().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workflows_that_cannot_be_read_for_a_moment_are_read_again() -> Result<()> {
+    let (world, task) = working(Some(ON_READY), "").await?;
+    task.approve().await?;
+    task.expect_event("pull_request_opened").await?;
+    let path = "/contents/.github/workflows";
+    world
+        .github()
+        .fault(Fault::new("GET", path, FaultKind::Status(502)).times(6));
+    asked(&task, FailureReason::CiDraft).await?;
+    let now = task.now();
+    assert_eq!((now.attempt, now.failures), (1, 0), "the worker stayed");
+    let failed = world
+        .github()
+        .requests()
+        .iter()
+        .filter(|request| request.path.contains(path) && request.status == 502)
+        .count();
+    assert_eq!(failed, 6);
+    world.end().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use mainloop_proto::v1::{FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
-    world::{Settings, World, script},
+    world::{PERSON, Settings, World, script},
 };
 
 /// A question in each stage, both with options.
@@ -93,6 +93,37 @@ async fn unanswered_questions_are_assumed_by_policy_and_marked_so() -> Result<()
             }
         }
     });
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_assumed_is_marked_on_the_pull_request_where_the_issue_is_gone() -> Result<()> {
+    let gate = Gate::closed();
+    let ask = call::ask_human("May I add a test file?", &["One only", "None"]);
+    let replies = vec![
+        Reply::call(ask).held_by(&gate),
+        Reply::call(script::subtract(true)),
+        Reply::text("Done."),
+    ];
+    let patience = "remind_seconds = 1\nunanswered = 'assume'\nassume_seconds = 1";
+    let settings = Settings::script(script::working("asks", replies)).limits(patience);
+    let world = World::with(settings).await?;
+    let task = world.approved(&script::calculator()).await?;
+    gate.reached().await?;
+    let issue = task.now().issue.context("it has an issue")?.number;
+    let ada = world.github().person(PERSON);
+    ada.delete_issue("ada/calc", u64::try_from(issue)?)?;
+    gate.open();
+    let ready = task.expect_state(TaskState::Ready).await?;
+    assert_eq!((ready.attempt, ready.failures), (1, 0));
+    let number = task.pull()?;
+    let marked = world.github().read(|site| {
+        let comments = &site.repo("ada/calc").unwrap().issues[&number].comments;
+        comments
+            .iter()
+            .any(|comment| comment.body.contains("Assumed: One only"))
+    });
+    assert!(marked, "the pull request says so");
     world.end().await
 }
 

@@ -4,7 +4,7 @@ mod attacks;
 
 use anyhow::{Context, Result, ensure};
 use keyutils::{Keyring, keytypes::User};
-use mainloop_proto::v1::TaskState;
+use mainloop_proto::v1::{FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
     world::{Settings, World, processes, script},
@@ -117,6 +117,48 @@ async fn what_runs_in_the_sandbox_stays_in_it() -> Result<()> {
     world.github().set_ci("ada/calc", |ci| ci.hold = false)?;
     task.expect_state(TaskState::Ready).await?;
     ground.is_sound(&world, &[&task]).await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_the_model_that_it_makes_up_stop_its_own_task_alone() -> Result<()> {
+    let failures = [
+        (401, "authentication_failed"),
+        (402, "billing_error"),
+        (429, "rate_limit"),
+    ];
+    let probes = failures.map(|(status, error)| {
+        let tries = format!("fail({status}, '{error}')");
+        format!("{}print({tries}, flush=True)\n", probe(&[], &[]))
+    });
+    let script = script::rules(
+        "makes errors up",
+        vec![
+            script::planning(script::SUBTRACT_PLAN),
+            script::implementing(vec![call::bash("python3 error.py")], "never said"),
+        ],
+    );
+    let settings = Settings::script(script).limits("max_attempts = 1");
+    let world = World::with(settings).await?;
+    for ((status, _), probe) in failures.into_iter().zip(&probes) {
+        let mut files = script::calculator();
+        files.push(("error.py", probe));
+        let repo = world.repo(&format!("error-{status}"), &files)?;
+        let task = world.submit(&repo, script::TASK).await?;
+        task.approve().await?;
+        let item = task.expect_stuck(FailureReason::ClaudeExited).await?;
+        ensure!(
+            item.seen
+                .body
+                .contains(&format!("the model's host did not: API Error: {status}")),
+            "{}",
+            item.seen.body
+        );
+    }
+    // Nobody else waits.
+    let repo = world.repo("other", &script::calculator())?;
+    let other = world.submit(&repo, script::TASK).await?;
+    other.expect_item(InboxItemKind::Plan).await?;
     world.end().await
 }
 

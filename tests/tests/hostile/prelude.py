@@ -1,4 +1,4 @@
-import ctypes, errno, json, os, re, signal, socket, subprocess, time
+import ctypes, errno, glob, json, os, re, signal, socket, subprocess, time
 
 PORT = int(os.environ["http_proxy"].rsplit(":", 1)[1])
 BRANCH = subprocess.check_output(["git", "symbolic-ref", "HEAD"], text=True).strip()
@@ -181,12 +181,29 @@ def survive(count):
     return f"{alive} left behind"
 
 
-def forge(*lines):
-    """Writes lines to the standard output of Claude Code, which the sidecar reads."""
+def claude():
+    """The process id of Claude Code, which this descends from."""
     pid = os.getppid()
     while b"stream-json" not in open(f"/proc/{pid}/cmdline", "rb").read():
         pid = int(re.search(r"PPid:\s+(\d+)", open(f"/proc/{pid}/status").read())[1])
-    with open(f"/proc/{pid}/fd/1", "w") as out:
+    return pid
+
+
+def forge(*lines):
+    """Writes lines to the standard output of Claude Code, which the sidecar reads."""
+    with open(f"/proc/{claude()}/fd/1", "w") as out:
         for line in lines:
             out.write(json.dumps(line) + "\n")
     return "forged"
+
+
+def fail(status, error):
+    """Lets the running turn end in Claude's name, with an error of the model that nobody has seen."""
+    environment = dict(v.split("=", 1) for v in open(f"/proc/{claude()}/environ").read().split("\0") if "=" in v)
+    said = "".join(open(path).read() for path in glob.glob(environment["CLAUDE_CONFIG_DIR"] + "/projects/*/*.jsonl"))
+    ids = set(re.findall(r'"uuid":"([0-9a-f-]{36})"', said))
+    return forge(
+        {"type": "assistant", "error": error, "message": {"content": []}},
+        {"type": "result", "subtype": "success", "is_error": True, "api_error_status": status, "result": f"API Error: {status}", "terminal_reason": "api_error"},
+        *({"type": "command_lifecycle", "command_uuid": id, "state": "completed"} for id in ids),
+    )

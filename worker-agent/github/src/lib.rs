@@ -41,7 +41,7 @@ pub use logs::trim as trim_log;
 pub use marker::{Kind as MarkerKind, Marker};
 pub use objects::TreeEntry;
 pub use pulls::{Conditional, NewPull, PullRef, PullState, Size, drafts_unsupported};
-pub use quota::Quota;
+pub use quota::{Quota, by_our_clock};
 pub use reviews::{ReviewTags, ReviewThread};
 pub use signature::{Failure, signature};
 pub use text::neutralise;

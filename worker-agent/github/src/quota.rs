@@ -17,6 +17,10 @@ const LOW: u64 = 20;
 /// Clocks that differ by less than this agree: the answer's date has whole seconds, and was on its way.
 const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
+/// Limits last an hour at most. One that seems to last longer was noted before our clock was set back, and is not known
+/// any more.
+const WINDOW: SignedDuration = SignedDuration::from_mins(65);
+
 /// The rate limits of one token, or of several that share them. Cheap to clone; clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Quota(Arc<Mutex<Known>>);
@@ -62,7 +66,7 @@ impl Quota {
         used_up
             .into_iter()
             .chain(known.closed_until)
-            .filter(|until| *until > now)
+            .filter(|until| *until > now && until.duration_since(now) <= WINDOW)
             .max()
     }
 
@@ -112,8 +116,8 @@ impl Left {
     }
 }
 
-/// A time of GitHub's clock by ours, where the answer says what GitHub's shows.
-pub(crate) fn by_our_clock(at: Timestamp, headers: &HeaderMap, now: Timestamp) -> Timestamp {
+/// A time of a host's clock by ours, where the answer says what the host's shows.
+pub fn by_our_clock(at: Timestamp, headers: &HeaderMap, now: Timestamp) -> Timestamp {
     let theirs = text(headers, "date")
         .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
         .map(|date| date.timestamp());
@@ -123,8 +127,12 @@ pub(crate) fn by_our_clock(at: Timestamp, headers: &HeaderMap, now: Timestamp) -
         .unwrap_or(at)
 }
 
+/// How long a limit still lasts.
 fn time_to(until: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(until.duration_since(now).max(SignedDuration::ZERO)).unwrap_or_default()
+    let left = Some(until.duration_since(now)).filter(|left| *left <= WINDOW);
+    // What is over has a negative one.
+    left.and_then(|left| Duration::try_from(left).ok())
+        .unwrap_or_default()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -186,6 +194,23 @@ mod tests {
         assert_eq!(quota.pause_at(1, at(1040)), Duration::from_secs(3560));
         quota.forget();
         assert_eq!(quota.closed("core", at(1000)), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_limit_longer() {
+        let day = 86_400;
+        let quota = Quota::default();
+        let noted = at(day + 1000);
+        let mut told = told(0, "core", "");
+        told.insert("x-ratelimit-reset", (day + 4600).into());
+        quota.heard("core", &told, noted);
+        quota.close(at(day + 1060));
+        assert_eq!(quota.closed("core", noted), Some(at(day + 4600)));
+        for back in [at(1000), at(1059)] {
+            assert_eq!(quota.closed("core", back), None);
+            assert_eq!(quota.closed("graphql", back), None);
+            assert_eq!(quota.pause_at(4, back), Duration::ZERO);
+        }
     }
 
     #[test]

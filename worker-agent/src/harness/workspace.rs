@@ -212,6 +212,9 @@ impl Workspace {
         let task = self.task()?;
         let base = task.base_ref();
         let message = format!("Merge {} into {}", task.base_branch, task.branch);
+        // What setup commands changed of tracked files, or left beside them, would be in the way of the base.
+        self.git.run(&["reset", "-q", "--hard"], LOCAL).await?;
+        self.git.run(&["clean", "-q", "-f", "-d"], LOCAL).await?;
         let merge = [
             "merge",
             "-q",

@@ -57,7 +57,6 @@ pub struct Link {
     assignment: watch::Receiver<Assignment>,
     may_write: watch::Receiver<bool>,
     credentials: watch::Receiver<Credentials>,
-    idle_since: watch::Sender<tokio::time::Instant>,
     _task: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -98,7 +97,6 @@ impl Link {
         let (assignment_sink, assignment) = watch::channel(Assignment::default());
         let (may_write_sink, may_write) = watch::channel(false);
         let (credentials_sink, credentials) = watch::channel(Credentials::default());
-        let (idle_since, idle) = watch::channel(tokio::time::Instant::now());
         let (commands_sink, commands) = mpsc::channel(COMMANDS);
         let (first, welcomed) = oneshot::channel();
         let task = connection::Connection {
@@ -110,7 +108,6 @@ impl Link {
             assignment: assignment_sink,
             may_write: may_write_sink,
             credentials: credentials_sink,
-            idle,
             commands: commands_sink,
             waiting_commands: VecDeque::new(),
             first: Some(first),
@@ -137,7 +134,6 @@ impl Link {
                 assignment,
                 may_write,
                 credentials,
-                idle_since,
                 _task: Arc::new(task),
             },
             welcome,
@@ -213,11 +209,6 @@ impl Link {
         let mut may_write = self.may_write();
         // An error means that the link is gone: then the worker is ending anyway.
         let _ = may_write.wait_for(|may| *may).await;
-    }
-
-    /// Claude, a tool or a check gave a sign of life.
-    pub fn alive(&self) {
-        self.idle_since.send_replace(tokio::time::Instant::now());
     }
 }
 

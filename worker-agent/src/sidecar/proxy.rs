@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 
 pub use event::{Event, Events};
 pub use git::{HeldChange, PushGate, Refusal, Screen};
-pub use model::{Credential, Meter, Usage};
+pub use model::{Credential, Meter, TurnedAway, Usage};
 pub use upstream::Timeouts;
 
 use self::body::Body;
@@ -144,7 +144,7 @@ impl Proxy {
             model: Model::new(
                 options.model,
                 model_base,
-                (Arc::clone(&upstream), timeouts.model),
+                (Arc::clone(&upstream), timeouts),
                 sink.clone(),
             ),
             git: Git::new(
@@ -180,6 +180,16 @@ impl Proxy {
     /// The spending of the attempt.
     pub fn meter(&self) -> Meter {
         self.routes.model.meter()
+    }
+
+    /// How the model request that was answered last was turned away, if it was, since [`Self::forget_turned_away`].
+    pub fn turned_away(&self) -> Option<TurnedAway> {
+        self.routes.model.turned_away()
+    }
+
+    /// A turn begins: how requests before it were turned away is over.
+    pub fn forget_turned_away(&self) {
+        self.routes.model.forget_turned_away();
     }
 
     /// Where credentials are replaced.

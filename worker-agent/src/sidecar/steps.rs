@@ -164,8 +164,9 @@ impl Worker {
         Ok(self.github.pull(number).await?)
     }
 
-    /// Marks on the issue and on the pull request what policy assumed because nobody answered.
-    async fn tell_assumed(&self) -> Result<(), Failure> {
+    /// Marks on the issue and on the pull request what policy assumed because nobody answered. An issue that was deleted
+    /// meanwhile hears of nothing any more.
+    async fn tell_assumed(&mut self) -> Result<(), Failure> {
         let assumed: Vec<(&str, &str)> = self
             .words
             .iter()
@@ -177,14 +178,24 @@ impl Worker {
         }
         let body = text::assumed_comment(assumed, &self.task.short_id);
         let marker = self.marker(MarkerKind::Assumed);
-        for link in [&self.task.issue, &self.task.pull_request] {
-            let number = link.as_ref().map(|link| u64::try_from(link.number));
-            if let Some(Ok(number)) = number
-                && number > 0
-            {
-                self.link.writable().await;
-                self.github.ensure_comment(number, &marker, &body).await?;
+        let number = |link: &Option<Link>| {
+            let number = u64::try_from(link.as_ref()?.number).ok()?;
+            (number > 0).then_some(number)
+        };
+        if let Some(issue) = number(&self.task.issue) {
+            self.link.writable().await;
+            match self.github.ensure_comment(issue, &marker, &body).await {
+                Err(error) if error.is_gone() => {
+                    let version = self.link.assignment().borrow().phase_version;
+                    self.issue_changed(version, IssueChange::Gone);
+                    self.task.issue = None;
+                }
+                other => drop(other?),
             }
+        }
+        if let Some(pull) = number(&self.task.pull_request) {
+            self.link.writable().await;
+            self.github.ensure_comment(pull, &marker, &body).await?;
         }
         Ok(())
     }

@@ -209,6 +209,33 @@ async fn the_base_is_merged_and_what_conflicts_is_named_until_it_is_resolved() {
 }
 
 #[tokio::test]
+async fn what_setup_commands_left_is_not_in_the_way_of_the_base() {
+    let mut world = World::start().await;
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    script(
+        &mut world.worker,
+        "echo 1 > one; git add one; git commit -qm one",
+    )
+    .await
+    .unwrap();
+    world.worker.harness.publish("rest").await.unwrap();
+    // The base changes a file, and brings another one.
+    let theirs = "git checkout -q --detach origin/main; echo theirs > README; echo theirs > lock
+        git add README lock; git commit -qm theirs; git push -q origin HEAD:refs/heads/main";
+    script(&mut world.worker, theirs).await.unwrap();
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    let setup = "echo 'set up' > README; echo 'set up' > lock";
+    script(&mut world.worker, setup).await.unwrap();
+
+    assert_eq!(world.worker.harness.merge_base().await.unwrap(), [""; 0]);
+    let state = world.worker.harness.merge_state().await.unwrap();
+    assert!(state.contains_base);
+    let look = script(&mut world.worker, "cat README lock; git status --short").await;
+    assert_eq!(look.unwrap(), "theirs\ntheirs\n");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_base_that_does_not_conflict_is_merged_at_once() {
     let mut world = World::start().await;
     world.worker.harness.prepare(prepare()).await.unwrap();

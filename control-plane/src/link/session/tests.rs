@@ -172,8 +172,7 @@ impl Agent {
     }
 
     async fn beat(&self) {
-        self.send(In::Heartbeat(Heartbeat { idle_seconds: 0 }))
-            .await;
+        self.send(In::Heartbeat(Heartbeat {})).await;
     }
 
     async fn next(&mut self) -> Out {

@@ -20,8 +20,12 @@ pub enum Event {
     },
     /// A block of Claude's text.
     Text(String),
-    /// Claude calls a tool; one line that says what it does.
-    ToolUse { name: String, summary: String },
+    /// Claude calls a tool; one line that says what it does, and what stands for all that is given to it.
+    ToolUse {
+        name: String,
+        summary: String,
+        hash: u64,
+    },
     /// A tool answered.
     ToolResult { is_error: bool, summary: String },
     /// Claude reports progress in its own words.

@@ -57,7 +57,7 @@ pub fn line(line: &str) {
 
 fn bounded(event: &Event) {
     let longest = match event {
-        Event::ToolUse { name, summary } => name.len().max(summary.len()),
+        Event::ToolUse { name, summary, .. } => name.len().max(summary.len()),
         Event::ToolResult { summary, .. } => summary.len(),
         Event::ModelFallback { from, to } => from.len().max(to.len()),
         Event::Denied { tool, reason } => tool.len().max(reason.len()),

@@ -1,5 +1,6 @@
 //! Messages of the CLI as events for people. Pure; every text is bounded here.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -53,6 +54,13 @@ pub(crate) fn summary(tool: &str, input: &Value) -> String {
     }
 }
 
+/// Stands for a call with all that is given to it, which its summary leaves out.
+fn hash(tool: &str, input: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (tool, input.to_string()).hash(&mut hasher);
+    hasher.finish()
+}
+
 fn blocks(message: &Value) -> impl Iterator<Item = &Value> {
     message["message"]["content"]
         .as_array()
@@ -77,6 +85,7 @@ fn assistant_block(block: &Value) -> Option<Event> {
             (!own).then(|| Event::ToolUse {
                 name: clip(name, 100),
                 summary: summary(name, &block["input"]),
+                hash: hash(name, &block["input"]),
             })
         }
         _ => None,
@@ -172,7 +181,11 @@ mod tests {
             translated(call),
             [Event::ToolUse {
                 name: "Bash".into(),
-                summary: "cargo test --all".into()
+                summary: "cargo test --all".into(),
+                hash: hash(
+                    "Bash",
+                    &json!({"command": "cargo test\n  --all", "description": "wait"})
+                ),
             }]
         );
         let result = r#"{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_1_0","type":"tool_result","content":"hi","is_error":false}]},"tool_use_result":{"stdout":"hi"}}"#;
@@ -183,6 +196,21 @@ mod tests {
                 summary: "hi".into()
             }]
         );
+    }
+
+    #[test]
+    fn edits_of_one_file_read_alike_and_are_not_the_same_call() {
+        let edit = |new: &str| {
+            let input = json!({"file_path": "/work/a.rs", "old_string": "a", "new_string": new});
+            let message = json!({"type": "assistant", "message": {"content": [{"type": "tool_use", "name": "Edit", "input": input}]}});
+            match events(&message).as_slice() {
+                [Event::ToolUse { summary, hash, .. }] => (summary.clone(), *hash),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(edit("b"), edit("b"));
+        assert_eq!(edit("b").0, edit("c").0);
+        assert_ne!(edit("b").1, edit("c").1);
     }
 
     #[test]

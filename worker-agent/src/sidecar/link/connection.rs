@@ -48,7 +48,6 @@ pub(super) struct Connection {
     pub(super) assignment: watch::Sender<Assignment>,
     pub(super) may_write: watch::Sender<bool>,
     pub(super) credentials: watch::Sender<Credentials>,
-    pub(super) idle: watch::Receiver<Instant>,
     pub(super) commands: mpsc::Sender<Command>,
     /// Those that the worker has no room for.
     pub(super) waiting_commands: VecDeque<Command>,
@@ -312,11 +311,7 @@ impl Connection {
                     self.done_commands.insert(id.clone());
                     Out::CommandDone(CommandDone { id })
                 }
-                _ = heartbeat.tick(), if has_room => {
-                    let idle = self.idle.borrow().elapsed().as_secs();
-                    let idle_seconds = i32::try_from(idle).unwrap_or(i32::MAX);
-                    Out::Heartbeat(Heartbeat { idle_seconds })
-                }
+                _ = heartbeat.tick(), if has_room => Out::Heartbeat(Heartbeat {}),
                 Ok(()) = self.spend.changed(), if has_room => {
                     Out::Spend(*self.spend.borrow_and_update())
                 }

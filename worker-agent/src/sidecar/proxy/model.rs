@@ -20,9 +20,8 @@ mod sse;
 mod usage;
 
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -32,6 +31,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -42,7 +42,7 @@ pub use usage::{Price, Usage};
 use self::meter::Charge;
 use super::body::{Body, BodyError, full, strip_hop_by_hop};
 use super::event::{Event, Sink, clip};
-use super::upstream::{self, Base, Heard, Upstream};
+use super::upstream::{self, Base, Heard, Stalled, Timeouts, Upstream};
 use crate::sidecar::claude::classify::BUDGET_PREFIX;
 
 /// The API's own limit on a request.
@@ -50,6 +50,9 @@ const REQUEST: usize = 32 * 1024 * 1024;
 
 /// Largest reply without streaming that is kept for reading its usage; a larger one is charged by its size.
 const DOCUMENT: usize = 4 * 1024 * 1024;
+
+/// Bytes of an error's body that are kept for reading what it means.
+const ERROR: usize = 64 * 1024;
 
 /// Requests at once: subagents run side by side, and each request may hold a body of the size above. More wait.
 const IN_FLIGHT: usize = 8;
@@ -85,6 +88,37 @@ pub enum Credential {
     Gateway(SecretString),
 }
 
+/// Why a model request was turned away, as the proxy itself saw it. What the CLI says of it passes through the harness,
+/// where anybody may write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// The model host did not take the credential.
+    Credential,
+    /// The model host said that there is no credit.
+    Credit,
+    /// The model host said that a limit is reached.
+    Limit,
+    /// Policy refuses what was asked for; why.
+    Policy(String),
+}
+
+/// How the last answered request was turned away; nothing where it was not.
+#[derive(Clone, Debug, Default)]
+struct Last(Arc<Mutex<Option<TurnedAway>>>);
+
+impl Last {
+    fn set(&self, why: Option<TurnedAway>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn get(&self) -> Option<TurnedAway> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// The proxy behind `/v1/`.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -95,8 +129,8 @@ pub(super) struct Model {
     meter: Meter,
     slots: Arc<Semaphore>,
     upstream: Arc<Upstream>,
-    /// How long no byte may pass.
-    silence: Duration,
+    timeouts: Timeouts,
+    last: Last,
     sink: Sink,
 }
 
@@ -104,7 +138,7 @@ impl Model {
     pub(super) fn new(
         options: Options,
         base: Base,
-        (upstream, silence): (Arc<Upstream>, Duration),
+        (upstream, timeouts): (Arc<Upstream>, Timeouts),
         sink: Sink,
     ) -> Self {
         Self {
@@ -115,13 +149,24 @@ impl Model {
             meter: Meter::new(options.budget_micros, options.spent_micros, sink.clone()),
             slots: Arc::new(Semaphore::new(IN_FLIGHT)),
             upstream,
-            silence,
+            timeouts,
+            last: Last::default(),
             sink,
         }
     }
 
     pub(super) fn meter(&self) -> Meter {
         self.meter.clone()
+    }
+
+    /// How the last answered request was turned away, if it was.
+    pub(super) fn turned_away(&self) -> Option<TurnedAway> {
+        self.last.get()
+    }
+
+    /// What comes from now on counts.
+    pub(super) fn forget_turned_away(&self) {
+        self.last.set(None);
     }
 
     pub(super) fn set_credential(&self, credential: Option<Credential>) {
@@ -198,13 +243,19 @@ impl Model {
         *upstream.method_mut() = Method::POST;
         *upstream.uri_mut() = uri;
         *upstream.headers_mut() = headers;
-        match self.upstream.send(upstream, self.silence).await {
+        // A reply that is not streamed sends no byte before it is done.
+        let silence = if metered && !screened.stream {
+            self.timeouts.document
+        } else {
+            self.timeouts.model
+        };
+        match self.upstream.send(upstream, silence).await {
             Ok(response) => Ok(self.answer(response, charge, slot)),
             Err(error) => {
                 if let Some(mut charge) = charge {
                     if error.nothing_sent() {
                         charge.waive();
-                    } else {
+                    } else if !error.is_ours() {
                         charge.whole();
                     }
                 }
@@ -258,6 +309,7 @@ impl Model {
         };
         let Ok(mut value) = HeaderValue::try_from(text) else {
             let message = "the model credential cannot be sent in a header";
+            self.last.set(Some(TurnedAway::Credential));
             return Err(refusal(StatusCode::FORBIDDEN, "permission_error", message));
         };
         value.set_sensitive(true);
@@ -278,6 +330,7 @@ impl Model {
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(SET_COOKIE);
         self.observe(head.status, &head.headers);
+        self.last.set(of_status(head.status));
         if head.status.is_redirection() {
             charge.into_iter().for_each(Charge::waive);
             return api_error(
@@ -296,6 +349,10 @@ impl Model {
             let passed = Passed {
                 inner: body,
                 reading: None,
+                blame: Some(Blame {
+                    kept: Vec::new(),
+                    last: self.last.clone(),
+                }),
                 _slot: slot,
             };
             return Response::from_parts(head, passed.boxed_unsync());
@@ -331,6 +388,7 @@ impl Model {
             Passed {
                 inner: body,
                 reading,
+                blame: None,
                 _slot: slot,
             }
             .boxed_unsync(),
@@ -343,7 +401,7 @@ impl Model {
             status @ (429 | 529) => self.sink.put(Event::ModelLimited {
                 status,
                 retry_after: limits::retry_after(headers),
-                reset_at: limits::reset_at(headers),
+                reset_at: limits::reset_at(headers, Timestamp::now()),
             }),
             _ => {}
         }
@@ -353,6 +411,7 @@ impl Model {
         // The reason of a body that cannot be read quotes it.
         let reason = clip(reason);
         let response = refusal(StatusCode::FORBIDDEN, "permission_error", &reason);
+        self.last.set(Some(TurnedAway::Policy(reason.clone())));
         self.sink.put(Event::ModelRefused { reason });
         response
     }
@@ -441,7 +500,48 @@ fn refusal(status: StatusCode, kind: &str, message: &str) -> Response<Body> {
 struct Passed {
     inner: Heard,
     reading: Option<Reading>,
+    blame: Option<Blame>,
     _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads what the body of an error says beyond its status, before the harness has it.
+struct Blame {
+    kept: Vec<u8>,
+    last: Last,
+}
+
+impl Blame {
+    fn feed(&mut self, data: &[u8]) {
+        if self.kept.len() + data.len() > ERROR {
+            return;
+        }
+        self.kept.extend_from_slice(data);
+        if speaks_of_credit(&self.kept) {
+            self.last.set(Some(TurnedAway::Credit));
+        }
+    }
+}
+
+/// What a status of the model host means for the credential.
+fn of_status(status: StatusCode) -> Option<TurnedAway> {
+    match status.as_u16() {
+        401 | 403 => Some(TurnedAway::Credential),
+        402 => Some(TurnedAway::Credit),
+        429 => Some(TurnedAway::Limit),
+        _ => None,
+    }
+}
+
+/// Whether an error says that the account has no credit: the API does so under statuses that mean other things too.
+fn speaks_of_credit(body: &[u8]) -> bool {
+    let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return false;
+    };
+    let error = &body["error"];
+    error["type"] == "billing_error"
+        || error["message"]
+            .as_str()
+            .is_some_and(|message| message.to_lowercase().contains("credit balance"))
 }
 
 impl hyper::body::Body for Passed {
@@ -458,13 +558,21 @@ impl hyper::body::Body for Passed {
         {
             reading.feed(data);
         }
+        if let (Poll::Ready(Some(Ok(frame))), Some(blame)) = (&polled, &mut self.blame)
+            && let Some(data) = frame.data_ref()
+        {
+            blame.feed(data);
+        }
         let ended = match &polled {
             Poll::Ready(Some(Ok(_))) => self.inner.is_end_stream(),
             Poll::Ready(_) => true,
             Poll::Pending => false,
         };
         if ended && let Some(mut reading) = self.reading.take() {
-            reading.charge.whole();
+            let is_ours = matches!(&polled, Poll::Ready(Some(Err(error))) if error.is::<Stalled>());
+            if !is_ours {
+                reading.charge.whole();
+            }
         }
         polled
     }

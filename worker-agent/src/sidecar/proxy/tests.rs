@@ -20,7 +20,8 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 
 use super::{
-    Credential, Event, Events, Options, Proxy, Timeouts, forward as fwd, git as g, model as m,
+    Credential, Event, Events, Options, Proxy, Timeouts, TurnedAway, forward as fwd, git as g,
+    model as m,
 };
 
 /// How long anything may take before a test says what it waited for.

@@ -61,7 +61,17 @@ impl Error {
             Self::Request { source, .. } => source.is_connect(),
         }
     }
+
+    /// Whether it was given up here: the host may be at work on it.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Silent { .. })
+    }
 }
+
+/// A host stopped in the middle of its answer, and was given up.
+#[derive(Debug, thiserror::Error)]
+#[error("the host stopped in the middle of its answer")]
+pub(super) struct Stalled;
 
 /// How long hosts are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +80,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Without a byte of a model request or its reply. Streams are kept alive by pings.
     pub model: Duration,
+    /// The same where the reply is not streamed: nothing of it comes before all is there.
+    pub document: Duration,
     /// Without a byte of a fetch or a push, or of its answer.
     pub git: Duration,
 }
@@ -79,6 +91,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(15),
             model: Duration::from_mins(2),
+            document: Duration::from_mins(10),
             git: Duration::from_mins(3),
         }
     }
@@ -225,9 +238,7 @@ where
                     seconds = silence.as_secs(),
                     "a host stopped in the middle of its answer"
                 );
-                Poll::Ready(Some(Err(
-                    "the host stopped in the middle of its answer".into()
-                )))
+                Poll::Ready(Some(Err(Stalled.into())))
             }
             Poll::Pending => Poll::Pending,
         }

@@ -187,6 +187,7 @@ impl Held {
 
     /// Forgets the groups that a started process is not in.
     pub(super) fn verify(&mut self, pid: Pid) {
+        let by_group = self.has(Controller::Pids);
         self.groups.retain(|group| {
             let holds = group.holds(pid);
             if !holds {
@@ -195,6 +196,10 @@ impl Held {
             }
             holds
         });
+        if by_group && !self.has(Controller::Pids) {
+            // It was started without the resource limit, which the group was to stand for.
+            self.counts = false;
+        }
     }
 
     fn has(&self, controller: Controller) -> bool {
@@ -339,6 +344,39 @@ mod tests {
         };
         assert_eq!(tmp(16 << 10), 2 << 30);
         assert_eq!(tmp(1 << 10), 256 << 20);
+    }
+
+    #[test]
+    fn a_bound_on_processes_is_claimed_only_where_one_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let held = |folder: &Path| Held {
+            limits: Limits::default(),
+            groups: vec![Group {
+                version: Version::V2,
+                controllers: vec![Controller::Pids],
+                folder: folder.to_owned(),
+            }],
+            why_not: String::new(),
+            counts: true,
+            killed_before: 0,
+        };
+        let claims = |held: &Held| held.words().contains("2048 processes");
+        let pid = Pid::this();
+        let list = folder.path().join("cgroup.procs");
+        std::fs::write(&list, format!("{pid}\n")).expect("a list");
+        let mut taken = held(folder.path());
+        taken.verify(pid);
+        // Who is in a group that is left is killed.
+        std::fs::remove_file(&list).expect("the list is there");
+        assert_eq!(taken.processes(), None, "the group bounds them");
+        assert!(claims(&taken), "{taken}");
+        let mut refused = held(&folder.path().join("absent"));
+        refused.verify(pid);
+        assert!(!claims(&refused), "{refused}");
+        assert!(
+            refused.words().contains("processes are not limited"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -59,16 +59,11 @@ pub(super) async fn await_ci(
                 worker.link.report_durably(version, fact).await;
                 return Ok(());
             }
-            Err(failure) if is_passing(&failure) && troubles < MAX_TROUBLES => {
-                troubles += 1;
-                worker.note(format!("checks could not be read: {}", failure.message));
-                tokio::time::sleep(trouble_pause(&failure, troubles)).await;
+            Err(failure) => {
+                look_again(worker, failure, &mut troubles).await?;
                 continue;
             }
-            Err(failure) => return Err(failure),
         };
-        troubles = 0;
-        worker.link.alive();
         let names: Vec<String> = checks.items.iter().map(|item| item.name.clone()).collect();
         if names != known {
             known = names;
@@ -90,14 +85,18 @@ pub(super) async fn await_ci(
         let to_people = left_to_people(&checks, settle, no_ci_after);
         let hold = if to_people.is_some_and(|wait| changed.elapsed() >= wait) {
             Some(CiHold::Approval)
-        } else if nothing_ran
-            && pull.draft
-            && (asked == Some(CiHold::Draft) || skips_drafts(worker, &work.sha).await?)
-        {
-            Some(CiHold::Draft)
+        } else if nothing_ran && pull.draft {
+            match skips_drafts(worker, &work.sha, asked).await {
+                Ok(skips) => skips.then_some(CiHold::Draft),
+                Err(failure) => {
+                    look_again(worker, failure, &mut troubles).await?;
+                    continue;
+                }
+            }
         } else {
             None
         };
+        troubles = 0;
         if hold != asked {
             asked = hold;
             told.clear();
@@ -179,14 +178,7 @@ async fn rest(worker: &Worker, waited: Duration, frugal: &mut bool) {
             spread.as_secs()
         ));
     }
-    // In pieces: a pause that lasts is no sign of death.
-    let mut left = spread.max(usual);
-    while !left.is_zero() {
-        let piece = left.min(Duration::from_secs(30));
-        tokio::time::sleep(piece).await;
-        worker.link.alive();
-        left -= piece;
-    }
+    tokio::time::sleep(spread.max(usual)).await;
 }
 
 /// Where nothing is left but what a person has to act on: how long that must last before one is asked. A deployment may
@@ -204,8 +196,12 @@ fn left_to_people(checks: &Checks, settle: Duration, patience: Duration) -> Opti
     wait
 }
 
-/// Whether the repository's workflows treat drafts apart, so that their silence is explained.
-async fn skips_drafts(worker: &Worker, sha: &str) -> Result<bool, Failure> {
+/// Whether the repository's workflows treat drafts apart, so that their silence is explained. Where a person is asked
+/// already, they do.
+async fn skips_drafts(worker: &Worker, sha: &str, asked: Option<CiHold>) -> Result<bool, Failure> {
+    if asked == Some(CiHold::Draft) {
+        return Ok(true);
+    }
     let files = worker.github.workflows_that_skip_drafts(sha).await?;
     if !files.is_empty() {
         worker.note(format!(
@@ -238,6 +234,17 @@ async fn look(worker: &mut Worker, sha: &str, pull: &mut Pull) -> Result<Seen, F
         return Ok(Seen::Over(fact));
     }
     Ok(Seen::Checks(worker.github.checks(sha).await?))
+}
+
+/// Waits for the next look after one that failed, where that is worth it.
+async fn look_again(worker: &Worker, failure: Failure, troubles: &mut u32) -> Result<(), Failure> {
+    if !is_passing(&failure) || *troubles >= MAX_TROUBLES {
+        return Err(failure);
+    }
+    *troubles += 1;
+    worker.note(format!("checks could not be read: {}", failure.message));
+    tokio::time::sleep(trouble_pause(&failure, *troubles)).await;
+    Ok(())
 }
 
 /// Whether looking again soon is worth it. A limit that lasts is the plane's to wait for: it holds every other task that

@@ -18,9 +18,10 @@ use crate::{
     channel::{Harness, Notice, StartClaude},
     sidecar::{
         claude::{
-            self, Answer, BlockerKind, CredentialKind, Driver, Event, Handle, Mode, OpenError,
-            OpenOptions, Session, TurnEnd, prompts,
+            self, Answer, BlockerKind, CredentialKind, Driver, Event, FailureClass, Handle, Mode,
+            OpenError, OpenOptions, Session, TurnEnd, prompts,
         },
+        proxy::TurnedAway,
         steps::Failure,
     },
 };
@@ -244,6 +245,7 @@ impl Worker {
             events,
             open,
         } = conversation;
+        self.host.begin_turn();
         let turn = driver.turn(prompt);
         tokio::pin!(turn);
         loop {
@@ -253,7 +255,6 @@ impl Worker {
                 // Events first, so that nothing of a turn is left when it ends.
                 biased;
                 Some(event) = events.recv() => {
-                    self.link.alive();
                     pulse.beat();
                     let looped = felt(&mut pulse, &event);
                     let is_result = matches!(event, Event::ToolResult { .. });
@@ -335,7 +336,9 @@ impl Worker {
         let log = |source, text: String| self.link.log(source, text);
         match event {
             Event::Text(text) => log(LogSource::Claude, text),
-            Event::ToolUse { name, summary } => log(LogSource::Tool, format!("{name}: {summary}")),
+            Event::ToolUse { name, summary, .. } => {
+                log(LogSource::Tool, format!("{name}: {summary}"));
+            }
             Event::ToolResult {
                 is_error: true,
                 summary,
@@ -517,23 +520,9 @@ impl Worker {
 
     /// What a failed turn means for the step.
     pub(crate) fn turn_failure(&self, end: TurnEnd) -> Failure {
-        use claude::FailureClass as Claude;
-
         match end {
             TurnEnd::Failed { class, message, .. } => {
-                let reason = match class {
-                    Claude::Authentication => FailureReason::ModelCredential,
-                    Claude::Billing => FailureReason::ModelCredit,
-                    Claude::RateLimited => FailureReason::ModelLimit,
-                    Claude::Overloaded => FailureReason::ModelOverloaded,
-                    Claude::Server | Claude::Network => FailureReason::ModelUnavailable,
-                    Claude::Budget => FailureReason::Budget,
-                    Claude::ModelUnavailable => FailureReason::ModelNotAllowed,
-                    Claude::PromptTooLong => FailureReason::ModelContext,
-                    Claude::MaxTurns => FailureReason::ModelTurns,
-                    Claude::Refused => FailureReason::ModelRefused,
-                    Claude::SessionLost | Claude::Other => FailureReason::ClaudeExited,
-                };
+                let (reason, message) = refused(class, message, self.host.turned_away());
                 let mut failure = Failure::new(reason, text::visible(&message));
                 if reason == FailureReason::ModelLimit {
                     failure.retry_at = self
@@ -577,6 +566,42 @@ impl Worker {
     }
 }
 
+/// The reason and the words of a turn that failed. Claude Code's own words come through the harness, where anybody may
+/// have written them: what stops every task that shares the credential is believed only as far as the proxy saw it.
+fn refused(
+    class: FailureClass,
+    message: String,
+    seen: Option<TurnedAway>,
+) -> (FailureReason, String) {
+    let reason = match class {
+        FailureClass::Authentication | FailureClass::Billing | FailureClass::RateLimited => {
+            match seen {
+                Some(TurnedAway::Credential) => FailureReason::ModelCredential,
+                Some(TurnedAway::Credit) => FailureReason::ModelCredit,
+                Some(TurnedAway::Limit) => FailureReason::ModelLimit,
+                Some(TurnedAway::Policy(why)) => {
+                    let message = format!("policy does not let the request pass: {why}");
+                    return (FailureReason::ModelNotAllowed, message);
+                }
+                None => {
+                    let message =
+                        format!("Claude Code says, and the model's host did not: {message}");
+                    return (FailureReason::ClaudeExited, message);
+                }
+            }
+        }
+        FailureClass::Overloaded => FailureReason::ModelOverloaded,
+        FailureClass::Server | FailureClass::Network => FailureReason::ModelUnavailable,
+        FailureClass::Budget => FailureReason::Budget,
+        FailureClass::ModelUnavailable => FailureReason::ModelNotAllowed,
+        FailureClass::PromptTooLong => FailureReason::ModelContext,
+        FailureClass::MaxTurns => FailureReason::ModelTurns,
+        FailureClass::Refused => FailureReason::ModelRefused,
+        FailureClass::SessionLost | FailureClass::Other => FailureReason::ClaudeExited,
+    };
+    (reason, message)
+}
+
 /// Takes a question back that Claude no longer waits for. The next one's fact, where that one was before a person.
 fn withdraw(open: &mut VecDeque<Open>, driver_id: &str) -> Option<Fact> {
     let at = open.iter().position(|asked| asked.driver_id == driver_id)?;
@@ -616,7 +641,11 @@ enum Tried {
 /// What an event says of how a turn gets on.
 fn felt(pulse: &mut Pulse, event: &Event) -> Option<Stall> {
     match event {
-        Event::ToolUse { name, summary } => pulse.called(format!("{name}: {summary}")),
+        Event::ToolUse {
+            name,
+            summary,
+            hash,
+        } => pulse.called(format!("{name}: {summary}"), *hash),
         Event::Text(text) => {
             pulse.line(text.clone());
             None
@@ -694,6 +723,57 @@ mod tests {
         assert_eq!(withdraw(&mut open, "a"), None);
         assert_eq!(withdraw(&mut open, "c"), None);
         assert!(open.is_empty());
+    }
+
+    #[test]
+    fn what_stops_every_task_is_believed_only_where_the_proxy_saw_it() {
+        use FailureClass as Class;
+        use FailureReason as Reason;
+
+        let policy = || TurnedAway::Policy("no price".to_owned());
+        for (class, seen, reason) in [
+            (
+                Class::Authentication,
+                Some(TurnedAway::Credential),
+                Reason::ModelCredential,
+            ),
+            (
+                Class::Billing,
+                Some(TurnedAway::Credit),
+                Reason::ModelCredit,
+            ),
+            (
+                Class::RateLimited,
+                Some(TurnedAway::Limit),
+                Reason::ModelLimit,
+            ),
+            // It is what the proxy saw that counts.
+            (
+                Class::Authentication,
+                Some(TurnedAway::Limit),
+                Reason::ModelLimit,
+            ),
+            (
+                Class::Authentication,
+                Some(policy()),
+                Reason::ModelNotAllowed,
+            ),
+            (Class::Authentication, None, Reason::ClaudeExited),
+            (Class::Billing, None, Reason::ClaudeExited),
+            (Class::RateLimited, None, Reason::ClaudeExited),
+            // Nobody else waits for these.
+            (Class::Overloaded, None, Reason::ModelOverloaded),
+            (
+                Class::PromptTooLong,
+                Some(TurnedAway::Credential),
+                Reason::ModelContext,
+            ),
+        ] {
+            let told = format!("{class:?} {seen:?}");
+            assert_eq!(refused(class, String::new(), seen).0, reason, "{told}");
+        }
+        let (_, words) = refused(Class::Authentication, String::new(), Some(policy()));
+        assert!(words.contains("no price"), "{words}");
     }
 
     #[test]

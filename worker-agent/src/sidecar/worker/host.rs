@@ -258,6 +258,16 @@ impl Host {
         self.proxy.meter().spent_micros()
     }
 
+    /// How the model proxy saw the last request of this turn turned away, if it was.
+    pub(super) fn turned_away(&self) -> Option<proxy::TurnedAway> {
+        self.proxy.turned_away()
+    }
+
+    /// A turn begins.
+    pub(super) fn begin_turn(&self) {
+        self.proxy.forget_turned_away();
+    }
+
     /// Lets the model cost so much more than the budget says.
     pub(super) fn allow_micros(&self, micros: u64) {
         self.proxy.meter().allow(micros);

@@ -37,7 +37,8 @@ impl Stall {
 pub(super) struct Pulse {
     limit: Duration,
     heard: Instant,
-    call: String,
+    /// Stands for the last call.
+    call: Option<u64>,
     same: u32,
     lines: VecDeque<String>,
 }
@@ -48,7 +49,7 @@ impl Pulse {
         Self {
             limit,
             heard: Instant::now(),
-            call: String::new(),
+            call: None,
             same: 0,
             lines: VecDeque::new(),
         }
@@ -67,13 +68,13 @@ impl Pulse {
         self.lines.push_back(text);
     }
 
-    /// A tool was called. The stall, where it is the same call once too often.
-    pub(super) fn called(&mut self, call: String) -> Option<Stall> {
+    /// A tool was called; `hash` stands for the whole call. The stall, where it is the same call once too often.
+    pub(super) fn called(&mut self, call: String, hash: u64) -> Option<Stall> {
         self.line(call.clone());
-        if call == self.call {
+        if self.call == Some(hash) {
             self.same += 1;
         } else {
-            self.call.clone_from(&call);
+            self.call = Some(hash);
             self.same = 1;
         }
         (self.same == SAME_CALLS).then_some(Stall::Loop(call))
@@ -107,13 +108,13 @@ mod tests {
     fn the_same_call_again_and_again_is_a_loop_and_another_one_breaks_it() {
         let mut pulse = Pulse::new(Duration::from_secs(9));
         for _ in 1..SAME_CALLS {
-            assert_eq!(pulse.called("Bash: ls".to_owned()), None);
+            assert_eq!(pulse.called("Bash: ls".to_owned(), 1), None);
         }
-        assert_eq!(pulse.called("Bash: pwd".to_owned()), None);
+        assert_eq!(pulse.called("Bash: pwd".to_owned(), 2), None);
         for _ in 1..SAME_CALLS {
-            assert_eq!(pulse.called("Bash: ls".to_owned()), None);
+            assert_eq!(pulse.called("Bash: ls".to_owned(), 1), None);
         }
-        let stall = pulse.called("Bash: ls".to_owned());
+        let stall = pulse.called("Bash: ls".to_owned(), 1);
         assert_eq!(stall, Some(Stall::Loop("Bash: ls".to_owned())));
         assert!(
             stall
@@ -122,7 +123,15 @@ mod tests {
                 .contains("20 times")
         );
         // It is told once.
-        assert_eq!(pulse.called("Bash: ls".to_owned()), None);
+        assert_eq!(pulse.called("Bash: ls".to_owned(), 1), None);
+    }
+
+    #[test]
+    fn calls_that_only_look_alike_are_no_loop() {
+        let mut pulse = Pulse::new(Duration::from_secs(9));
+        for hash in 0..u64::from(SAME_CALLS) * 2 {
+            assert_eq!(pulse.called("Edit: /work/a.rs".to_owned(), hash), None);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use jiff::Timestamp;
+use mainloop_github::by_our_clock;
 
 /// The `retry-after` header, where it is a number of seconds.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -11,8 +12,12 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// When the limit that is used up resets: a subscription's window, or the latest of the limits with nothing remaining.
-pub(super) fn reset_at(headers: &HeaderMap) -> Option<Timestamp> {
+/// When the limit that is used up resets, by our clock: a subscription's window, or the latest of the limits with nothing remaining.
+pub(super) fn reset_at(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
+    told(headers).map(|at| by_our_clock(at, headers, now))
+}
+
+fn told(headers: &HeaderMap) -> Option<Timestamp> {
     if let Some(at) = text(headers, "anthropic-ratelimit-unified-reset").and_then(time) {
         return Some(at);
     }
@@ -68,15 +73,31 @@ mod tests {
             ),
         ]);
         assert_eq!(retry_after(&h), Some(Duration::from_secs(30)));
-        assert_eq!(reset_at(&h), Some("2026-12-01T00:00:00Z".parse().unwrap()));
+        assert_eq!(told(&h), Some("2026-12-01T00:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_reset_is_read_by_the_clock_that_the_answer_shows() {
+        let h = headers(&[
+            ("anthropic-ratelimit-unified-reset", "1796083200"),
+            // A minute before it, by the host's clock.
+            ("date", "Mon, 30 Nov 2026 23:59:00 GMT"),
+        ]);
+        let ours: Timestamp = "2026-12-02T00:00:00Z".parse().unwrap();
+        assert_eq!(
+            reset_at(&h, ours),
+            Some(ours + Duration::from_secs(60)),
+            "{:?}",
+            told(&h)
+        );
     }
 
     #[test]
     fn a_subscription_names_its_window_in_seconds() {
         let h = headers(&[("anthropic-ratelimit-unified-reset", "1796083200")]);
-        assert_eq!(reset_at(&h).map(Timestamp::as_second), Some(1_796_083_200));
+        assert_eq!(told(&h).map(Timestamp::as_second), Some(1_796_083_200));
         assert_eq!(
-            reset_at(&headers(&[("anthropic-ratelimit-unified-reset", "soon")])),
+            told(&headers(&[("anthropic-ratelimit-unified-reset", "soon")])),
             None
         );
         assert_eq!(

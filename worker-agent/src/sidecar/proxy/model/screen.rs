@@ -16,6 +16,8 @@ pub(super) struct Screened {
     pub(super) model: String,
     /// The most output tokens that it asks for.
     pub(super) max_tokens: u64,
+    /// Whether it asks for a stream.
+    pub(super) stream: bool,
 }
 
 /// Tool types that the client runs itself, or that only look tools up among those that the client sent.
@@ -69,6 +71,7 @@ pub(super) fn screen(body: &[u8], models: &[String]) -> Result<Screened, String>
     Ok(Screened {
         model: request.model,
         max_tokens: request.max_tokens.unwrap_or(0),
+        stream: request.stream.unwrap_or(false),
     })
 }
 
@@ -92,6 +95,7 @@ fn matches(pattern: &str, model: &str) -> bool {
 struct Request {
     model: String,
     max_tokens: Option<u64>,
+    stream: Option<bool>,
     #[serde(default)]
     messages: Vec<Message>,
     system: Option<Content>,

@@ -91,6 +91,45 @@ async fn the_credential_is_put_in_and_the_harness_headers_are_sorted() {
 }
 
 #[tokio::test]
+async fn how_the_host_turned_a_request_away_is_known_until_another_answer() {
+    let next = Arc::new(Mutex::new((200, "{}")));
+    let answer = Arc::clone(&next);
+    let (host, _) = host(move || {
+        let (status, body) = *answer.lock().unwrap();
+        let status = StatusCode::from_u16(status).unwrap();
+        (status, [("content-type", "application/json")], body).into_response()
+    })
+    .await;
+    let world = World::new(host, |_| {}).await;
+    let poor = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API."}}"#;
+    let billing = r#"{"type":"error","error":{"type":"billing_error","message":"no"}}"#;
+    for (status, body, why) in [
+        (401, "{}", Some(TurnedAway::Credential)),
+        (400, poor, Some(TurnedAway::Credit)),
+        (403, "{}", Some(TurnedAway::Credential)),
+        (403, billing, Some(TurnedAway::Credit)),
+        (429, "{}", Some(TurnedAway::Limit)),
+        (500, "{}", None),
+        (402, "{}", Some(TurnedAway::Credit)),
+        (200, "{}", None),
+        (429, "{}", Some(TurnedAway::Limit)),
+    ] {
+        *next.lock().unwrap() = (status, body);
+        text(world.send(message("")).await).await;
+        assert_eq!(world.proxy.turned_away(), why, "{status} {body}");
+    }
+    world.proxy.forget_turned_away();
+    assert_eq!(world.proxy.turned_away(), None);
+    let tools = r#","tools":[{"type":"code_execution_20250522","name":"x"}]"#;
+    text(world.send(message(tools)).await).await;
+    let why = world.proxy.turned_away();
+    assert!(
+        matches!(&why, Some(TurnedAway::Policy(why)) if why.contains("it runs at the model host")),
+        "{why:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_document_is_metered_and_counting_is_free() {
     let (host, _) = host(document).await;
     let world = World::new(host, |_| {}).await;

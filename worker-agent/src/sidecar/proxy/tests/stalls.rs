@@ -60,7 +60,10 @@ async fn outcome(world: &World, request: Request<Full<Bytes>>) -> (StatusCode, b
 }
 
 fn message() -> Request<Full<Bytes>> {
-    let body = r#"{"model":"claude-sonnet-5-5","max_tokens":100,"stream":true,"messages":[]}"#;
+    message_of(r#"{"model":"claude-sonnet-5-5","max_tokens":100,"stream":true,"messages":[]}"#)
+}
+
+fn message_of(body: &'static str) -> Request<Full<Bytes>> {
     Request::post("/v1/messages")
         .header("host", "localhost")
         .header("content-type", "application/json")
@@ -91,6 +94,57 @@ async fn a_host_that_stops_ends_each_request_wherever_it_stops() {
                 request().uri()
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_not_streamed_may_take_longer_than_a_stream_may_be_silent() {
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let slow = move |request: axum::extract::Request| {
+        let mut opened = opened.clone();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if String::from_utf8_lossy(&body).contains(r#""stream":true"#) {
+                std::future::pending::<()>().await;
+            }
+            opened.wait_for(|open| *open).await.unwrap();
+            (
+                [("content-type", "application/json")],
+                r#"{"type":"message","usage":{"input_tokens":1,"output_tokens":1}}"#,
+            )
+                .into_response()
+        }
+    };
+    let world = World::new(upstream(Router::new().fallback(slow)).await, |options| {
+        options.timeouts.model = SILENCE;
+    })
+    .await;
+    let whole = message_of(r#"{"model":"claude-sonnet-5-5","max_tokens":100,"messages":[]}"#);
+    let others = async {
+        for _ in 0..2 {
+            let ended = outcome(&world, message()).await;
+            assert_eq!(ended, (StatusCode::GATEWAY_TIMEOUT, true));
+        }
+        open.send(true).unwrap();
+    };
+    let (ended, ()) = tokio::join!(outcome(&world, whole), others);
+    assert_eq!(ended, (StatusCode::OK, true));
+}
+
+#[tokio::test]
+async fn a_reply_that_is_given_up_costs_what_the_host_may_have_made_of_it() {
+    for stop in [Stop::BeforeTheHead, Stop::AfterTheHead, Stop::InTheMiddle] {
+        let world = World::new(host(stop).await, |options| {
+            options.timeouts.model = Duration::from_secs(1);
+        })
+        .await;
+        outcome(&world, message()).await;
+        // 50 tokens of output for the second that it took.
+        until(
+            &format!("the charge of a reply that stops {stop:?}"),
+            || world.proxy.meter().spent_micros() >= 50 * 15,
+        )
+        .await;
     }
 }
 
