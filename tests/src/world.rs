@@ -116,7 +116,7 @@ impl Settings {
         self
     }
 
-    /// Adds lines to the `[limits]` of the policy file.
+    /// Adds lines to the `[limits]` of the policy file; they replace the usual ones of the same names.
     #[must_use]
     pub fn limits(mut self, lines: &str) -> Self {
         self.limits = format!("{lines}\n");
@@ -523,7 +523,8 @@ impl Drop for World {
 /// The policy file's text.
 fn policy(settings: &Settings) -> String {
     let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-    let own: Vec<String> = settings.policy.lines().map(name).collect();
+    let lines = settings.policy.lines().chain(settings.limits.lines());
+    let own: Vec<String> = lines.map(name).collect();
     let usual: Vec<&str> = POLICY
         .lines()
         .filter(|line| !own.contains(&name(line)))

@@ -209,7 +209,7 @@ async fn a_blocker_that_the_worker_reports_is_answered_and_the_work_goes_on() ->
     let world = World::scripted(script).await?;
     let task = world.approved(&script::calculator()).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.title, "Blocked");
+    assert_eq!(item.seen.title, format!("Blocked: {}", script::TASK));
     assert!(item.seen.body.contains(BLOCKED), "{}", item.seen.body);
     assert_eq!(
         item.seen.actions().collect::<Vec<_>>(),

@@ -1,6 +1,7 @@
 //! For the crate in `/fuzz` alone.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 
 use super::{Usage, limits, screen, sse};
 
@@ -37,5 +38,8 @@ pub fn limits(headers: &[(&'static str, &[u8])]) {
             map.insert(HeaderName::from_static(name), value);
         }
     }
-    let _ = (limits::retry_after(&map), limits::reset_at(&map));
+    let _ = (
+        limits::retry_after(&map),
+        limits::reset_at(&map, Timestamp::UNIX_EPOCH),
+    );
 }
