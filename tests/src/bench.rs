@@ -5,6 +5,7 @@
 //! shipped; where a figure needs an exact clock, the bench itself plays the agent that the plane started, or stands
 //! between the real agent and the plane. It judges nothing by its exit code: a missed target is printed as missed.
 
+mod cancel;
 mod commits;
 mod enqueue;
 mod figure;
@@ -68,6 +69,8 @@ pub enum Figure {
     Model,
     /// Memory of the agent's halves.
     Halves,
+    /// From a cancel to the end of its worker.
+    Cancel,
 }
 
 impl Options {
@@ -111,6 +114,10 @@ pub async fn run(options: Options) -> Result<()> {
     if options.wants(Figure::Halves) {
         say("memory of the agent's halves while a plan waits for a person");
         rows.extend(Box::pin(halves::measure(options.rounds)).await?);
+    }
+    if options.wants(Figure::Cancel) {
+        say("from a cancel to the end of its worker");
+        rows.extend(Box::pin(cancel::measure(options.rounds)).await?);
     }
     line("");
     line(&table(&rows));

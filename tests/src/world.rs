@@ -81,6 +81,8 @@ pub struct Settings {
     app: Option<Duration>,
     /// The data folder is a disk of its own, of so many MiB.
     disk_mib: Option<u32>,
+    /// What the plane's environment has beside the usual, or in its place.
+    env: Vec<(OsString, OsString)>,
 }
 
 impl Settings {
@@ -92,6 +94,7 @@ impl Settings {
             limits: String::new(),
             app: None,
             disk_mib: None,
+            env: Vec::new(),
         }
     }
 
@@ -113,6 +116,13 @@ impl Settings {
     #[must_use]
     pub fn disk(mut self, mib: u32) -> Self {
         self.disk_mib = Some(mib);
+        self
+    }
+
+    /// A variable of the plane's environment that names a path.
+    #[must_use]
+    pub fn env(mut self, name: &str, path: &Path) -> Self {
+        self.env.push((name.into(), path.into()));
         self
     }
 
@@ -206,7 +216,8 @@ impl World {
             .script
             .accepting(Credential::ApiKey(secrets.model.clone()));
         let model = Anthropic::start(script).await?;
-        let options = options(folder.path(), &github, &model, &secrets, app)?;
+        let mut options = options(folder.path(), &github, &model, &secrets, app)?;
+        options.env.extend(settings.env);
         fs::create_dir(&options.data).context("make the data folder")?;
         let disk = match settings.disk_mib {
             Some(mib) => Some(disk::Disk::mount(&options.data, mib)?),
@@ -396,6 +407,31 @@ impl World {
         .await
     }
 
+    /// Waits until the plane itself has looked at a task's pull request, beginning after this was called.
+    pub async fn expect_look(&self, task: &Task) -> Result<()> {
+        // Each look begins by saying when the next is due.
+        const DUE: &str = "SELECT due_at::text FROM pull_watch WHERE task_id = $1::text::uuid";
+        let database = database::connect(self.data()).await?;
+        let mut seen = std::collections::BTreeSet::new();
+        wait::until(
+            "the plane to look at the pull request",
+            wait::PATIENCE,
+            async || {
+                let row = database
+                    .query_opt(DUE, &[&task.id])
+                    .await
+                    .map_err(|error| error.to_string())?;
+                seen.extend(row.map(|row| row.get::<_, String>(0)));
+                // What it was, the look that begins next, and the one that begins after its end.
+                if seen.len() > 2 {
+                    return Ok(());
+                }
+                Err(format!("looks that are due: {seen:?}"))
+            },
+        )
+        .await
+    }
+
     /// Ends the plane with SIGKILL. Workers and PostgreSQL go on.
     pub async fn kill_plane(&mut self) -> Result<()> {
         let plane = self.plane.take().context("the plane does not run")?;
@@ -422,17 +458,22 @@ impl World {
 
     /// Ends every worker's sidecar with SIGKILL, and returns how many there were.
     pub fn kill_agents(&self) -> Result<usize> {
-        let mut killed = 0;
+        self.signal_agents(Signal::SIGKILL)
+    }
+
+    /// Sends a signal to every worker's sidecar, and returns how many there were.
+    pub fn signal_agents(&self, signal: Signal) -> Result<usize> {
+        let mut reached = 0;
         for worker in self.scene.workers() {
             if let Some(pid) = agent_pid(&worker)
                 && processes::command(pid).contains("sidecar")
             {
-                kill(Pid::from_raw(pid), Signal::SIGKILL)
-                    .with_context(|| format!("kill the agent {pid}"))?;
-                killed += 1;
+                kill(Pid::from_raw(pid), signal)
+                    .with_context(|| format!("send {signal} to the agent {pid}"))?;
+                reached += 1;
             }
         }
-        Ok(killed)
+        Ok(reached)
     }
 
     /// Folders of the workers that are there now.
@@ -523,8 +564,8 @@ impl Drop for World {
 /// The policy file's text.
 fn policy(settings: &Settings) -> String {
     let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-    let lines = settings.policy.lines().chain(settings.limits.lines());
-    let own: Vec<String> = lines.map(name).collect();
+    let own = settings.policy.lines().chain(settings.limits.lines());
+    let own: Vec<String> = own.map(name).collect();
     let usual: Vec<&str> = POLICY
         .lines()
         .filter(|line| !own.contains(&name(line)))

@@ -323,10 +323,19 @@ impl Task {
 
     /// Starts the failed task again.
     pub async fn retry(&self, guidance: &str) -> Result<()> {
+        self.begin_again(guidance, false).await
+    }
+
+    /// Starts the failed task again on a new branch.
+    pub async fn retry_afresh(&self, guidance: &str) -> Result<()> {
+        self.begin_again(guidance, true).await
+    }
+
+    async fn begin_again(&self, guidance: &str, fresh: bool) -> Result<()> {
         let request = RetryTaskRequest {
             task_id: self.id.clone(),
             guidance: guidance.to_owned(),
-            fresh: false,
+            fresh,
         };
         let reply = self.scene.client.tasks().retry_task(request).await;
         reply.with_context(|| format!("retry\n{}", self.report()))?;

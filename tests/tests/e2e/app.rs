@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use mainloop_github::{Class, Client, Repo};
 use mainloop_proto::v1::{InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, when},
+    anthropic::{Gate, Reply},
     github::{Fault, FaultKind, Level, Minted, Scope, Seed, Site},
     world::{BOT, PERSON, Settings, World, script, wait},
 };
@@ -25,26 +25,17 @@ fn of_attempts(site: &Site) -> Vec<Minted> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_s_token_is_renewed_in_mid_run_and_revoked_at_the_end() -> Result<()> {
     let gate = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
+    let script = script::working(
         "takes longer than a token lives",
-        when::always(),
         vec![
-            script::planning(script::SUBTRACT_PLAN),
-            Rule::sequence(
-                when::prompt(script::IMPLEMENT),
-                vec![
-                    Reply::call(script::subtract(true)),
-                    Reply::text("Done.").held_by(&gate),
-                ],
-            ),
+            Reply::call(script::subtract(true)),
+            Reply::text("Done.").held_by(&gate),
         ],
-    ));
+    );
     let world = World::with(Settings::script(script).app(LIFETIME)).await?;
     let repo = world.repo("calc", &script::calculator())?;
     world.repo("other", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     gate.reached().await?;
 
@@ -216,9 +207,7 @@ async fn a_repository_without_the_app_asks_a_person_and_goes_on_when_it_is_there
         });
     world.github().seed(seed)?;
     let url = format!("{}/ada/calc", world.github().base_url());
-    let task = world
-        .submit(&url, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&url, script::TASK).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert!(
         item.seen

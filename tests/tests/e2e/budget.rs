@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mainloop_proto::v1::{FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Reply, Rule, Script, Usage, when},
+    anthropic::{Reply, Rule, Usage, when},
     world::{World, script},
 };
 
@@ -12,8 +12,7 @@ async fn a_task_whose_budget_is_used_up_asks_a_person_and_the_model_no_more() ->
     let world = World::scripted(script::dear()).await?;
     let repo = world.repo("calc", &script::calculator())?;
     let task = world.submit_within(&repo, 50_000).await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::Budget);
+    let item = task.expect_stuck(FailureReason::Budget).await?;
     assert!(
         item.seen
             .actions()
@@ -45,16 +44,7 @@ async fn the_model_is_told_when_most_of_the_budget_is_spent() -> Result<()> {
     let repo = world.repo("calc", &script::calculator())?;
     let task = world.submit_within(&repo, 1_800_000).await?;
     task.expect_item(InboxItemKind::Plan).await?;
-    let told = world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-        .any(|seen| {
-            seen.request()
-                .text()
-                .contains("80% of this task's budget is spent")
-        });
+    let told = world.model().told("80% of this task's budget is spent") > 0;
     assert!(told, "it is in a later request");
     world.end().await
 }
@@ -66,9 +56,8 @@ async fn when_it_is_spent_claude_commits_and_sums_up_and_a_top_up_goes_on() -> R
         output: 100_000,
         ..Usage::default()
     };
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "wraps up",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::steps(
@@ -87,13 +76,12 @@ async fn when_it_is_spent_claude_commits_and_sums_up_and_a_top_up_goes_on() -> R
                 ],
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
     let task = world.submit_within(&repo, 1_000_000).await?;
     task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::Budget);
+    let item = task.expect_stuck(FailureReason::Budget).await?;
     assert!(item.seen.body.contains(SUMMARY), "{}", item.seen.body);
     let pushed = task.now();
     assert!(pushed.pull_request.is_some(), "what is done can be seen");

@@ -1,9 +1,9 @@
 //! Pushes that wait for a person, and commits that are not what they should be.
 
 use anyhow::Result;
-use mainloop_proto::v1::{FailureReason, InboxAction, InboxItemKind, TaskState};
+use mainloop_proto::v1::{FailureReason, InboxAction, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Script, ToolCall, call, when},
+    anthropic::{Script, ToolCall, call, when},
     world::{Item, Settings, Task, World, script},
 };
 
@@ -29,9 +29,8 @@ fn changes_the_workflow() -> Script {
 }
 
 fn script_of(work: Vec<ToolCall>, mend: Vec<ToolCall>) -> Script {
-    Script::new().with(Conversation::rules(
+    script::rules(
         "changes the workflow",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::steps(
@@ -42,23 +41,13 @@ fn script_of(work: Vec<ToolCall>, mend: Vec<ToolCall>) -> Script {
             script::steps(when::prompt("could not be pushed"), mend, "Mended."),
             script::implementing(work, "Subtract is there, and CI compiles."),
         ],
-    ))
+    )
 }
 
 /// A task whose push is held, and its item.
 async fn held(world: &World) -> Result<(Task, Item)> {
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(
-        item.seen.reason(),
-        FailureReason::WorkflowChange,
-        "{}",
-        item.seen.body
-    );
+    let task = world.approved(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::WorkflowChange).await?;
     Ok((task, item))
 }
 
@@ -117,12 +106,7 @@ async fn a_change_of_a_workflow_that_is_sent_back_is_done_without() -> Result<()
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(ready.attempt, 1, "the worker that held it went on");
     assert_eq!(ready.summary, "Without the workflow.");
-    let told = world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-        .any(|seen| seen.request().text().contains(WORDS));
+    let told = world.model().told(WORDS) > 0;
     assert!(told, "the words reached Claude");
     assert_eq!(
         on_github(&world, &ready.branch),
@@ -156,11 +140,7 @@ async fn a_yes_outlives_the_worker_that_asked_and_the_plane() -> Result<()> {
 async fn a_change_of_a_workflow_that_policy_refuses_is_undone_by_itself() -> Result<()> {
     let settings = Settings::script(changes_the_workflow()).policy("workflow_files = \"refuse\"");
     let world = World::with(settings).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(ready.summary, "Mended.");
     assert_eq!(on_github(&world, &ready.branch), on_github(&world, "main"));
@@ -174,13 +154,8 @@ async fn a_change_of_a_workflow_that_policy_refuses_ends_with_a_person_where_it_
     let script = script_of(vec![script::subtract(true), change], Vec::new());
     let settings = Settings::script(script).policy("workflow_files = \"refuse\"");
     let world = World::with(settings).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::WorkflowRefused);
+    let task = world.approved(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::WorkflowRefused).await?;
     assert!(item.seen.body.contains(CI), "{}", item.seen.body);
     nothing_was_pushed_of_it(&world);
     item.reject("as expected").await?;
@@ -196,11 +171,7 @@ async fn a_commit_that_would_mention_or_close_is_written_anew_before_it_is_pushe
     let mend = call::bash("git commit -q --amend -m 'Add x' && git log --oneline -1");
     let script = script_of(vec![script::subtract(true), careless], vec![mend]);
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(ready.summary, "Mended.");
     world.github().read(|site| {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Script, call, when},
+    anthropic::{call, when},
     github::{Fault, FaultKind, Files},
     world::{PERSON, Settings, World, script},
 };
@@ -19,11 +19,7 @@ fn without_ci() -> Vec<(&'static str, &'static str)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ci_finds_is_shown_to_the_model_and_mended() -> Result<()> {
     let world = World::scripted(script::red_then_green()).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     task.expect_state(TaskState::Ready).await?;
     let prompts: Vec<String> = world
         .model()
@@ -46,9 +42,8 @@ async fn what_ci_finds_is_shown_to_the_model_and_mended() -> Result<()> {
 async fn the_same_failure_twice_asks_a_person() -> Result<()> {
     // Each turn changes something, and the test fails in the same way.
     let note = |text: &str| script::commit(&[("NOTES.md", text)], "Note it");
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "never right",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(vec![script::subtract(false)], "Done."),
@@ -57,13 +52,9 @@ async fn the_same_failure_twice_asks_a_person() -> Result<()> {
                 "Mended, I think.",
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert!(
         item.seen.body.contains("in the same way"),
@@ -101,9 +92,8 @@ async fn mending_that_never_ends_asks_a_person_whose_insight_leads_on() -> Resul
     let dropped = call::bash(
         "git rm -q --ignore-unmatch test_more.py && git commit -q -m 'Drop the extra test'",
     );
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "ever worse",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(vec![script::subtract(false)], "Done."),
@@ -119,13 +109,9 @@ async fn mending_that_never_ends_asks_a_person_whose_insight_leads_on() -> Resul
                 "Good.",
             ),
         ],
-    ));
+    );
     let world = World::with(Settings::script(script).limits("max_ci_attempts = 2")).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert!(
         item.seen.title.starts_with("CI keeps failing") && item.seen.body.contains("2 turns"),
@@ -141,11 +127,7 @@ async fn mending_that_never_ends_asks_a_person_whose_insight_leads_on() -> Resul
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checks_of_what_a_person_pushes_are_awaited() -> Result<()> {
     let world = World::scripted(script::held()).await?;
-    let repo = world.repo("calc", &script::holding_calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::holding_calculator()).await?;
     task.expect_event("ci_running").await?;
     let branch = task.now().branch;
     let released = Files::from([("hold".to_owned(), None)]);
@@ -161,13 +143,9 @@ async fn the_checks_of_what_a_person_pushes_are_awaited() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_pull_request_is_seen_while_checks_cannot_be_read() -> Result<()> {
     let world = World::scripted(script::held()).await?;
-    let repo = world.repo("calc", &script::holding_calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::holding_calculator()).await?;
     task.expect_event("ci_running").await?;
-    let number = u64::try_from(task.now().pull_request.unwrap_or_default().number)?;
+    let number = task.pull()?;
     world
         .github()
         .fault(Fault::new("GET", "/check-runs", FaultKind::Status(502)).times(1_000));
@@ -180,11 +158,7 @@ async fn a_closed_pull_request_is_seen_while_checks_cannot_be_read() -> Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_any_check_a_person_decides() -> Result<()> {
     let world = World::new().await?;
-    let repo = world.repo("calc", &without_ci())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&without_ci()).await?;
     let item = task.expect_item(InboxItemKind::Blocker).await?;
     assert!(item.seen.title.starts_with("No CI"), "{}", item.seen.title);
     let drafts = world.github().read(|site| {
@@ -204,11 +178,7 @@ async fn without_any_check_a_person_decides() -> Result<()> {
 async fn policy_can_refuse_a_repository_without_checks() -> Result<()> {
     let settings = Settings::script(script::good_day()).limits("no_ci = 'fail'");
     let world = World::with(settings).await?;
-    let repo = world.repo("calc", &without_ci())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&without_ci()).await?;
     let failed = task.expect_state(TaskState::Failed).await?;
     assert_eq!(
         failed.failure.unwrap_or_default().reason(),

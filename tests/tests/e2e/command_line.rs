@@ -19,7 +19,7 @@ async fn a_user_goes_the_whole_way_at_a_shell() -> Result<()> {
             "json",
             "--repo",
             &repo,
-            "Teach the calculator to subtract.",
+            script::TASK,
         ])
         .await?;
     assert_eq!(created.code, 0, "{}", created.stderr);

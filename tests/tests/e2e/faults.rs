@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mainloop_proto::v1::{FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Reply, Rule, Script, Trouble, call, when},
+    anthropic::{Reply, Rule, Trouble, call, when},
     github::{Fault, FaultKind},
     world::{PERSON, World, script},
 };
@@ -18,9 +18,7 @@ async fn answers_lost_on_the_way_leave_nothing_twice() -> Result<()> {
             .github()
             .fault(Fault::new("POST", path, FaultKind::CutAfter));
     }
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     world.github().read(|site| {
@@ -63,9 +61,7 @@ async fn a_code_host_in_trouble_is_waited_out() -> Result<()> {
     world
         .github()
         .fault(Fault::new("POST", "/pulls", FaultKind::Status(503)));
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     world.end().await
@@ -76,19 +72,14 @@ async fn a_refused_model_credential_asks_once_and_holds_the_other_tasks_until_it
 -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.expect_item(InboxItemKind::Plan).await?;
     world.model().outage(Some(Trouble::unauthorized()));
     task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::ModelCredential);
+    task.expect_stuck(FailureReason::ModelCredential).await?;
     world.expect_no_worker().await?;
     // Another task does not run into it as well.
-    let other = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let other = world.submit(&repo, script::TASK).await?;
     other
         .wait("the reason why it is held", |view| {
             let wait = view.task.wait.clone().unwrap_or_default();
@@ -110,9 +101,8 @@ async fn a_refused_model_credential_asks_once_and_holds_the_other_tasks_until_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overloaded_model_is_asked_again() -> Result<()> {
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "overloaded",
-        when::always(),
         vec![
             Rule::sequence(
                 when::prompt(script::PLAN),
@@ -126,13 +116,9 @@ async fn an_overloaded_model_is_asked_again() -> Result<()> {
             ),
             script::implementing(vec![script::subtract(true)], "Done."),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     task.expect_state(TaskState::Ready).await?;
     world.end().await
 }
@@ -140,13 +126,9 @@ async fn an_overloaded_model_is_asked_again() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_request_that_a_person_closes_cancels_the_task() -> Result<()> {
     let world = World::new().await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
-    let ready = task.expect_state(TaskState::Ready).await?;
-    let number = u64::try_from(ready.pull_request.unwrap_or_default().number)?;
+    let task = world.approved(&script::calculator()).await?;
+    task.expect_state(TaskState::Ready).await?;
+    let number = task.pull()?;
     world.github().person(PERSON).close("ada/calc", number)?;
     task.expect_state(TaskState::Cancelled).await?;
     world.end().await

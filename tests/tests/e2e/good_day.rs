@@ -12,9 +12,7 @@ async fn a_sentence_becomes_a_merged_pull_request() -> Result<()> {
     let world = World::scripted(script::red_then_green()).await?;
     let repo = world.repo("calc", &script::calculator())?;
 
-    let task = world
-        .propose(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.propose(&repo, script::TASK).await?;
     task.expect_state(TaskState::Proposed).await?;
     assert_eq!(
         task.now().attempt,

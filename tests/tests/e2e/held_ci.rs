@@ -7,8 +7,6 @@ use mainloop_tests::{
     world::{Item, PERSON, Settings, Task, World, script},
 };
 
-/// What a task asks for.
-const TASK: &str = "Teach the calculator to subtract.";
 const REPO: &str = "ada/calc";
 const FILE: &str = ".github/workflows/ci.yml";
 /// Starts when a draft becomes ready, and not before.
@@ -25,8 +23,7 @@ async fn working(workflow: Option<&'static str>, limits: &str) -> Result<(World,
         files.retain(|(path, _)| *path != FILE);
         files.push((FILE, workflow));
     }
-    let repo = world.repo("calc", &files)?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.begin(&files).await?;
     Ok((world, task))
 }
 
@@ -123,7 +120,7 @@ async fn checks_that_skip_drafts_are_seen_when_a_person_marks_it_ready_on_the_si
     let (world, task) = working(Some(ON_READY), "").await?;
     task.approve().await?;
     asked(&task, FailureReason::CiDraft).await?;
-    let number = u64::try_from(task.now().pull_request.unwrap_or_default().number)?;
+    let number = task.pull()?;
     world.github().person(PERSON).mark_ready(REPO, number)?;
     task.expect_event("ci_passed").await?;
     task.expect_state(TaskState::Ready).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Rule, call, when},
     github::{Fault, FaultKind},
     world::{Settings, Task, World, script},
 };
@@ -58,9 +58,8 @@ async fn survives(victim: Victim, moment: Moment) -> Result<()> {
     plan.extend(script::present(script::SUBTRACT_PLAN));
     let mut answered = vec![look];
     answered.extend(script::present(script::SUBTRACT_PLAN));
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "killed on the way",
-        when::always(),
         vec![
             // What was answered is in the prompt, and is not asked again.
             Rule::sequence(
@@ -84,7 +83,7 @@ async fn survives(victim: Victim, moment: Moment) -> Result<()> {
                 ],
             ),
         ],
-    ));
+    );
     let mut settings = Settings::script(script);
     if victim == Victim::Plane {
         // However long the plane takes to come back, its worker is not given up.
@@ -99,9 +98,7 @@ async fn survives(victim: Victim, moment: Moment) -> Result<()> {
         let answer = FaultKind::HeldAfter(gates["mark"].clone());
         world.github().fault(Fault::new("POST", "graphql", answer));
     }
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     walk(&mut world, &task, &gates, victim, moment).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(ready.green_sha, ready.head_sha);

@@ -3,11 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use mainloop_proto::v1::{FailureReason, GetStatusRequest, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Script, call},
     world::{Settings, Task, World, script, wait},
 };
 
-const TASK: &str = "Teach the calculator to subtract.";
 /// Takes two gigabytes, and touches them.
 const HOG: &str = "python3 -c 'x = bytearray(2 << 30)'";
 
@@ -17,27 +16,23 @@ fn beginning_with(command: &str, gate: Option<&Gate>) -> Script {
     if let Some(gate) = gate {
         next = next.held_by(gate);
     }
-    Script::new().with(Conversation::rules(
+    script::working(
         "takes too much",
-        when::always(),
         vec![
-            script::planning(script::SUBTRACT_PLAN),
-            Rule::sequence(
-                when::prompt(script::IMPLEMENT),
-                vec![
-                    Reply::call(call::bash(command)),
-                    next,
-                    Reply::call(script::subtract(true)),
-                    Reply::text("Subtract is there."),
-                ],
-            ),
+            Reply::call(call::bash(command)),
+            next,
+            Reply::call(script::subtract(true)),
+            Reply::text("Subtract is there."),
         ],
-    ))
+    )
 }
 
 async fn world(script: Script, worker: &str) -> Result<World> {
     World::with(Settings::script(script).policy(&format!("worker = {{ {worker} }}"))).await
 }
+
+/// Says that this host gives this user no control groups: what needs them is left out then, and only then.
+const NO_GROUPS: &str = "MAINLOOP_TESTS_NO_CGROUPS";
 
 /// The task's log, with whether the worker's memory is bounded on this host for this user.
 async fn log(world: &World, task: &Task) -> Result<(String, bool)> {
@@ -49,6 +44,11 @@ async fn log(world: &World, task: &Task) -> Result<(String, bool)> {
         is_bounded || limits.contains("memory is not limited"),
         "{limits}"
     );
+    ensure!(
+        is_bounded || std::env::var_os(NO_GROUPS).is_some(),
+        "a worker's memory cannot be bounded here, so these stories show nothing: {limits}. Run them where control \
+         groups can be made, or say by {NO_GROUPS}=1 that there are none for this user"
+    );
     Ok((log.clone(), is_bounded))
 }
 
@@ -56,19 +56,12 @@ async fn log(world: &World, task: &Task) -> Result<(String, bool)> {
 async fn a_command_that_takes_too_much_memory_is_killed_and_claude_is_told() -> Result<()> {
     let script = beginning_with(&format!("{HOG}; echo ended with $?"), None);
     let world = world(script, "memory_mib = 900").await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     task.expect_state(TaskState::Ready).await?;
     let (log, is_bounded) = log(&world, &task).await?;
     let words = "the worker reached its memory limit of 900 MiB, and the kernel ended one process";
     assert_eq!(log.contains(words), is_bounded, "{log}");
-    let told = world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-        .any(|seen| seen.request().text().contains(words));
+    let told = world.model().told(words) > 0;
     assert_eq!(told, is_bounded, "it is in a later request");
     let code = if is_bounded { 137 } else { 0 };
     let outcomes = world.model().outcomes("Bash");
@@ -89,8 +82,7 @@ async fn claude_that_is_killed_for_want_of_memory_is_told_as_that() -> Result<()
     let small = "for i in $(seq 20); do python3 -c 'import time; x = bytearray(100 << 20); time.sleep(1000)' & done; wait";
     let script = beginning_with(&format!("{first}; {small}"), None);
     let world = world(script, "memory_mib = 900").await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.begin(&script::calculator()).await?;
     task.expect_item(InboxItemKind::Plan).await?;
     let (_, is_bounded) = log(&world, &task).await?;
     if !is_bounded {
@@ -99,8 +91,7 @@ async fn claude_that_is_killed_for_want_of_memory_is_told_as_that() -> Result<()
         return world.end().await;
     }
     task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::OutOfMemory);
+    let item = task.expect_stuck(FailureReason::OutOfMemory).await?;
     assert!(
         item.seen.body.contains("memory limit of 900 MiB")
             && item.seen.body.contains("worker.memory_mib"),
@@ -116,11 +107,8 @@ async fn claude_that_is_killed_for_want_of_memory_is_told_as_that() -> Result<()
 async fn a_folder_that_grows_without_end_ends_the_worker() -> Result<()> {
     let fill = "for i in 1 2 3 4; do head -c 40M /dev/urandom > /work/big$i; done; sleep 86397";
     let world = world(beginning_with(fill, None), "disk_mib = 128").await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
-    task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::DiskLimit);
+    let task = world.approved(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::DiskLimit).await?;
     assert!(
         item.seen.body.contains("may hold 128 MiB"),
         "{}",
@@ -135,10 +123,8 @@ async fn a_folder_that_grows_without_end_ends_the_worker() -> Result<()> {
 async fn a_task_ends_before_the_disk_is_full() -> Result<()> {
     // A petabyte is not there.
     let world = world(script::good_day(), "free_disk_mib = 1073741824").await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::Disk);
+    let task = world.begin(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::Disk).await?;
     assert!(
         item.seen.body.contains("are free where workers live"),
         "{}",
@@ -159,9 +145,7 @@ while True:
     let full = "until set -- /proc/[0-9]*; test $# -gt 150; do :; done";
     let script = beginning_with(&format!("{bomb}; {full}"), Some(&gate));
     let world = world(script, "processes = 300").await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     gate.reached().await?;
     let count = world.worker_processes().len();
     ensure!((150..=300).contains(&count), "{count} processes");
@@ -183,9 +167,7 @@ while True:
 async fn an_agent_that_is_killed_leaves_no_control_group() -> Result<()> {
     let gate = Gate::closed();
     let world = world(beginning_with("true", Some(&gate)), "memory_mib = 900").await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     gate.reached().await?;
     let (_, is_bounded) = log(&world, &task).await?;
     let groups = world.control_groups();

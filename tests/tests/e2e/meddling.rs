@@ -3,37 +3,22 @@
 use anyhow::Result;
 use mainloop_proto::v1::{CreateTaskRequest, FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, when},
+    anthropic::{Gate, Reply, Script},
     github::{Issue, Person},
     world::{PERSON, Task, World, script},
 };
 
-/// What a task asks for.
-const TASK: &str = "Teach the calculator to subtract.";
 const REPO: &str = "ada/calc";
-
-fn pull_number(task: &Task) -> Result<u64> {
-    Ok(u64::try_from(
-        task.now().pull_request.unwrap_or_default().number,
-    )?)
-}
 
 /// Pushes a commit, and then thinks until the gate opens.
 fn thinking(gate: &Gate) -> Script {
-    Script::new().with(Conversation::rules(
+    script::working(
         "thinking",
-        when::always(),
         vec![
-            script::planning(script::SUBTRACT_PLAN),
-            Rule::sequence(
-                when::prompt(script::IMPLEMENT),
-                vec![
-                    Reply::call(script::subtract(true)),
-                    Reply::text("never said").held_by(gate),
-                ],
-            ),
+            Reply::call(script::subtract(true)),
+            Reply::text("never said").held_by(gate),
         ],
-    ))
+    )
 }
 
 /// What a person does to a task's pull request.
@@ -42,14 +27,12 @@ type Act = fn(&Person<'_>, &Task) -> Result<()>;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_request_that_goes_away_in_mid_turn_cancels_the_task_and_ends_its_worker()
 -> Result<()> {
-    let close = |person: &Person<'_>, task: &Task| person.close(REPO, pull_number(task)?);
+    let close = |person: &Person<'_>, task: &Task| person.close(REPO, task.pull()?);
     let delete = |person: &Person<'_>, task: &Task| person.delete_branch(REPO, &task.now().branch);
     for act in [close as Act, delete as Act] {
         let gate = Gate::closed();
         let world = World::scripted(thinking(&gate)).await?;
-        let repo = world.repo("calc", &script::calculator())?;
-        let task = world.submit(&repo, TASK).await?;
-        task.approve().await?;
+        let task = world.approved(&script::calculator()).await?;
         task.expect_event("pull_request_opened").await?;
         act(&world.github().person(PERSON), &task)?;
         task.expect_state(TaskState::Cancelled).await?;
@@ -67,12 +50,12 @@ async fn what_people_change_of_a_pull_request_is_told_and_stays() -> Result<()> 
     let repo = world.repo("calc", &script::holding_calculator())?;
     let person = world.github().person(PERSON);
     person.push_file(REPO, "next", "NEXT.md", "next\n")?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     task.expect_event("ci_running").await?;
-    let number = pull_number(&task)?;
+    let number = task.pull()?;
     // A change shows against what was seen before it.
-    looked_at(&world, number).await;
+    world.expect_look(&task).await?;
     person.edit_pull(REPO, number, "My own title", BODY)?;
     task.expect_event("pull_request_edited").await?;
     person.retarget(REPO, number, "next")?;
@@ -81,7 +64,7 @@ async fn what_people_change_of_a_pull_request_is_told_and_stays() -> Result<()> 
     let released = mainloop_tests::github::Files::from([("hold".to_owned(), None)]);
     person.push(REPO, &task.now().branch, "Release", &released)?;
     task.expect_state(TaskState::Ready).await?;
-    looked_at(&world, number).await;
+    world.expect_look(&task).await?;
     person.convert_to_draft(REPO, number)?;
     task.expect_event("pull_request_draft").await?;
     assert_eq!(task.now().state(), TaskState::Ready);
@@ -91,25 +74,6 @@ async fn what_people_change_of_a_pull_request_is_told_and_stays() -> Result<()> 
     });
     assert_eq!(body, ("My own title".to_owned(), Some(BODY.to_owned())));
     world.end().await
-}
-
-/// Waits until the plane has looked at the pull request twice: once at least began after this did.
-async fn looked_at(world: &World, number: u64) {
-    let path = format!("/pulls/{number}");
-    let looks = |site: &mainloop_tests::github::Site| {
-        let asked = site.requests.iter();
-        asked
-            .filter(|request| request.method == "GET" && request.path.ends_with(&path))
-            .count()
-    };
-    let before = world.github().read(looks);
-    // The worker that awaits checks looks as well, a little more often.
-    world
-        .github()
-        .wait_for("looks at the pull request", |site| {
-            (looks(site) >= before + 8).then_some(())
-        })
-        .await;
 }
 
 /// What a person does to an issue, and the event that tells it.
@@ -133,8 +97,7 @@ const MEDDLING: &[Meddling] = &[
 async fn what_people_do_to_the_planning_issue_is_told_and_approves_nothing() -> Result<()> {
     for (kind, act) in MEDDLING {
         let world = World::new().await?;
-        let repo = world.repo("calc", &script::calculator())?;
-        let task = world.submit(&repo, TASK).await?;
+        let task = world.begin(&script::calculator()).await?;
         let item = task.expect_item(InboxItemKind::Plan).await?;
         let issue = world
             .github()
@@ -211,9 +174,8 @@ async fn an_issue_that_is_gone_before_there_is_a_plan_is_missed_and_words_replac
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
     let task = from_issue(&world, repo, 7).await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::PullGone);
-    item.answer(TASK).await?;
+    let item = task.expect_stuck(FailureReason::PullGone).await?;
+    item.answer(script::TASK).await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     world.end().await

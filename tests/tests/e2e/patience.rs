@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use mainloop_proto::v1::{FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Rule, Script, call, when},
     world::{PERSON, Settings, World, script},
 };
 
@@ -15,9 +15,8 @@ fn asking() -> Script {
         &[("Yes", "It may be below zero"), ("No", "It stops at zero")],
     ))];
     replies.extend(script::present(script::SUBTRACT_PLAN));
-    Script::new().with(Conversation::rules(
+    script::rules(
         "asks",
-        when::always(),
         vec![
             Rule::sequence(when::prompt(script::PLAN), replies),
             script::steps(
@@ -29,18 +28,14 @@ fn asking() -> Script {
                 "Done.",
             ),
         ],
-    ))
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unanswered_questions_are_assumed_by_policy_and_marked_so() -> Result<()> {
     let patience = "remind_seconds = 1\nunanswered = 'assume'\nassume_seconds = 1";
     let world = World::with(Settings::script(asking()).limits(patience)).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
 
     let assumed: Vec<String> = task
@@ -130,10 +125,7 @@ async fn what_was_assumed_is_marked_on_the_pull_request_where_the_issue_is_gone(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_that_policy_they_are_overdue_and_wait() -> Result<()> {
     let world = World::with(Settings::script(asking()).limits("remind_seconds = 1")).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.begin(&script::calculator()).await?;
     let asked = task.expect_item(InboxItemKind::Question).await?;
     task.wait("a reminder", |view| {
         let reminded = |event: &&mainloop_proto::v1::TaskEvent| event.kind == "reminded";
@@ -161,9 +153,8 @@ async fn without_that_policy_they_are_overdue_and_wait() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_keeps_workers_busy_for_too_long_asks_a_person() -> Result<()> {
     let never = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "slow",
-        when::always(),
         vec![
             Rule::sequence(
                 when::prompt(script::PLAN),
@@ -171,14 +162,10 @@ async fn a_task_that_keeps_workers_busy_for_too_long_asks_a_person() -> Result<(
             ),
             script::implementing(vec![script::subtract(true)], "Done."),
         ],
-    ));
+    );
     let world = World::with(Settings::script(script).limits("task_seconds = 5")).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::TaskDeadline);
+    let task = world.begin(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::TaskDeadline).await?;
     world
         .expect_no_worker()
         .await

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use mainloop_proto::v1::{Completion, CreateTaskRequest, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Rule, call, when},
     world::{PERSON, World, script},
 };
 use tonic::Code;
@@ -12,9 +12,8 @@ use tonic::Code;
 async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
     let plan =
         |n: u32| format!("# Add subtract, version {n}\n\nThe calculator learns to subtract.\n");
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "revised",
-        when::always(),
         vec![
             script::planning(&plan(1)),
             Rule::sequence(
@@ -27,12 +26,9 @@ async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
             ),
             script::implementing(vec![script::subtract(true)], "Done."),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.begin(&script::calculator()).await?;
 
     let first = task.expect_item(InboxItemKind::Plan).await?;
     assert_eq!(first.seen.body, plan(1));
@@ -115,10 +111,7 @@ async fn a_plan_revised_twice_is_the_one_carried_out() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_plan_ends_the_task_without_a_push() -> Result<()> {
     let world = World::new().await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.begin(&script::calculator()).await?;
     task.reject().await?;
     task.expect_state(TaskState::Declined).await?;
     world.expect_no_worker().await?;
@@ -138,9 +131,8 @@ async fn a_question_is_answered_and_the_answer_reaches_the_model() -> Result<()>
         &[("Yes", "It may be below zero"), ("No", "It stops at zero")],
     ))];
     replies.extend(script::present(script::SUBTRACT_PLAN));
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "asks",
-        when::always(),
         vec![
             Rule::sequence(when::prompt(script::PLAN), replies),
             script::steps(
@@ -152,12 +144,9 @@ async fn a_question_is_answered_and_the_answer_reaches_the_model() -> Result<()>
                 "Done.",
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.begin(&script::calculator()).await?;
 
     let asked = task.expect_item(InboxItemKind::Question).await?;
     assert_eq!(task.now().state(), TaskState::Question);
@@ -255,15 +244,14 @@ async fn an_issue_of_a_person_is_the_start_and_gets_one_comment() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_to_change_completes_the_task() -> Result<()> {
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "nothing",
-        when::always(),
         vec![script::steps(
             when::prompt(script::PLAN),
             vec![call::nothing_to_change("The calculator subtracts already.")],
             "Nothing needs to change.",
         )],
-    ));
+    );
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
     let task = world.submit(&repo, "Teach the calculator to add.").await?;
@@ -284,9 +272,8 @@ async fn nothing_to_change_completes_the_task() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guidance_in_mid_run_reaches_the_model() -> Result<()> {
     let gate = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "guided",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             Rule::sequence(
@@ -302,23 +289,14 @@ async fn guidance_in_mid_run_reaches_the_model() -> Result<()> {
                 Reply::text("I mind them."),
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     gate.reached().await?;
     task.say("Mind the parentheses.").await?;
     gate.open();
     task.expect_state(TaskState::Ready).await?;
-    let heard = world
-        .model()
-        .requests()
-        .iter()
-        .filter(|seen| seen.is_message())
-        .any(|seen| seen.request().text().contains("Mind the parentheses."));
+    let heard = world.model().told("Mind the parentheses.") > 0;
     assert!(heard, "the model was told");
     world.end().await
 }
@@ -330,7 +308,7 @@ async fn the_same_request_twice_makes_one_task() -> Result<()> {
     let request = CreateTaskRequest {
         request_id: uuid::Uuid::new_v4().to_string(),
         repository_url: repo,
-        description: "Teach the calculator to subtract.".to_owned(),
+        description: script::TASK.to_owned(),
         ..CreateTaskRequest::default()
     };
     let first = world

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mainloop_proto::v1::TaskState;
 use mainloop_tests::{
-    anthropic::{Conversation, Reply, Rule, Script, call, when},
+    anthropic::{Reply, Rule, call, when},
     world::{World, script},
 };
 
@@ -13,14 +13,13 @@ async fn nothing_is_pushed_before_a_plan_is_approved() -> Result<()> {
         "git push origin HEAD:refs/heads/early",
     ))];
     replies.extend(script::present(script::SUBTRACT_PLAN));
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "impatient",
-        when::always(),
         vec![
             Rule::sequence(when::prompt(script::PLAN), replies),
             script::implementing(vec![script::subtract(true)], "Done."),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     // The repository's own setup commands run before Claude does, and nobody keeps them from calling git.
     let mut files = script::calculator();
@@ -28,10 +27,7 @@ async fn nothing_is_pushed_before_a_plan_is_approved() -> Result<()> {
         ".mainloop.toml",
         "setup = [\"git push origin HEAD:refs/heads/early || true\", \"git push origin HEAD:refs/heads/$(git branch --show-current) || true\"]\n",
     ));
-    let repo = world.repo("calc", &files)?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.begin(&files).await?;
     task.expect_event("push_refused").await?;
     task.expect_state(TaskState::PlanReview).await?;
     world.github().read(|site| {
@@ -56,14 +52,13 @@ async fn pushes_to_another_ref_or_repository_are_refused() -> Result<()> {
         other=$(git remote get-url origin | sed 's#calc#other#')\n\
         git push \"$other\" HEAD:refs/heads/main >/tmp/out 2>&1 && echo PUSHED other || echo refused other\n\
         git ls-remote \"$other\" >/tmp/out 2>&1 && echo READ other || echo unread other";
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "wanders",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(vec![script::subtract(true), call::bash(tries)], "Done."),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
     world.repo("other", &[("secret.txt", "not yours\n")])?;
@@ -74,9 +69,7 @@ async fn pushes_to_another_ref_or_repository_are_refused() -> Result<()> {
             .unwrap()
             .to_owned()
     });
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     let said = world.model().outcomes("Bash");

@@ -10,9 +10,6 @@ use mainloop_tests::{
     world::{BOT, PERSON, World, script, wait},
 };
 
-/// What a task asks for.
-const TASK: &str = "Teach the calculator to subtract.";
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repository_that_cannot_be_worked_on_is_refused_by_name() -> Result<()> {
     let world = World::new().await?;
@@ -66,7 +63,7 @@ async fn a_repository_that_cannot_be_worked_on_is_refused_by_name() -> Result<()
             .create(CreateTaskRequest {
                 repository_url,
                 base_ref: base_ref.to_owned(),
-                description: TASK.to_owned(),
+                description: script::TASK.to_owned(),
                 confirm: true,
                 ..CreateTaskRequest::default()
             })
@@ -93,7 +90,7 @@ async fn a_base_branch_that_goes_in_mid_run_is_told_as_that_and_the_work_goes_on
         .create(CreateTaskRequest {
             repository_url,
             base_ref: "release".to_owned(),
-            description: TASK.to_owned(),
+            description: script::TASK.to_owned(),
             confirm: true,
             ..CreateTaskRequest::default()
         })
@@ -101,8 +98,7 @@ async fn a_base_branch_that_goes_in_mid_run_is_told_as_that_and_the_work_goes_on
     task.expect_item(InboxItemKind::Plan).await?;
     ada.delete_branch(&name, "release")?;
     task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::BaseGone);
+    let item = task.expect_stuck(FailureReason::BaseGone).await?;
     assert!(item.seen.body.contains("release"), "{}", item.seen.body);
     ada.push_file(&name, "release", "RELEASE", "2\n")?;
     item.resolve(InboxAction::Retry, "").await?;
@@ -115,7 +111,7 @@ async fn a_base_branch_that_moves_in_mid_run_is_in_nobodys_way() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
     let name = format!("{PERSON}/calc");
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.expect_item(InboxItemKind::Plan).await?;
     let ada = world.github().person(PERSON);
     // A workflow as well: what the base has by now is no change of the worker's.
@@ -126,8 +122,8 @@ async fn a_base_branch_that_moves_in_mid_run_is_in_nobodys_way() -> Result<()> {
         "name: other\n",
     )?;
     task.approve().await?;
-    let ready = task.expect_state(TaskState::Ready).await?;
-    let number = u64::try_from(ready.pull_request.unwrap_or_default().number)?;
+    task.expect_state(TaskState::Ready).await?;
+    let number = task.pull()?;
     ada.merge(&name, number)?;
     task.expect_state(TaskState::Completed).await?;
     world.end().await
@@ -136,8 +132,7 @@ async fn a_base_branch_that_moves_in_mid_run_is_in_nobodys_way() -> Result<()> {
 /// A push that GitHub refuses with these words is told by this reason, and goes through once that is mended.
 async fn refused_push(words: &str, reason: FailureReason) -> Result<()> {
     let world = World::new().await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.begin(&script::calculator()).await?;
     world
         .github()
         .refuse_pushes(&format!("{PERSON}/calc"), words)?;
@@ -177,7 +172,7 @@ async fn without_issues_the_plan_is_in_the_inbox_and_without_drafts_a_label_says
         repo.has_issues = false;
         repo.drafts = false;
     })?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.submit(&repo, script::TASK).await?;
     let item = task.expect_item(InboxItemKind::Plan).await?;
     assert!(
         item.seen.body.contains("Add subtract"),
@@ -203,21 +198,15 @@ async fn without_issues_the_plan_is_in_the_inbox_and_without_drafts_a_label_says
 async fn a_token_that_is_refused_in_mid_run_holds_all_tasks_until_it_is_mended() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.expect_item(InboxItemKind::Plan).await?;
     world
         .github()
         .fault(Fault::new("", "/issues", FaultKind::Status(401)).times(1_000));
     task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::GithubCredential);
-    let other = world.submit(&repo, TASK).await?;
-    other
-        .wait("the reason why it is held", |view| {
-            let wait = view.task.wait.clone().unwrap_or_default();
-            wait.reason.contains("GitHub token refused").then_some(())
-        })
-        .await?;
+    task.expect_stuck(FailureReason::GithubCredential).await?;
+    let other = world.submit(&repo, script::TASK).await?;
+    other.expect_wait("GitHub token refused").await?;
     world.github().mend();
     task.retry("").await?;
     task.expect_state(TaskState::Ready).await?;
@@ -232,15 +221,10 @@ async fn a_model_limit_is_waited_out_by_one_task_for_all() -> Result<()> {
     world
         .model()
         .outage(Some(Trouble::rate_limited(4).not_to_retry()));
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.expect_state(TaskState::Waiting).await?;
-    let other = world.submit(&repo, TASK).await?;
-    other
-        .wait("the reason why it is held", |view| {
-            let wait = view.task.wait.clone().unwrap_or_default();
-            wait.reason.contains("Model limit reached").then_some(())
-        })
-        .await?;
+    let other = world.submit(&repo, script::TASK).await?;
+    other.expect_wait("Model limit reached").await?;
     world.model().outage(None);
     for task in [&task, &other] {
         task.expect_item(InboxItemKind::Plan).await?;
@@ -254,7 +238,7 @@ async fn a_model_limit_is_waited_out_by_one_task_for_all() -> Result<()> {
 async fn a_rate_limit_of_the_code_host_is_waited_out_by_one_task_for_all() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world.submit(&repo, TASK).await?;
+    let task = world.submit(&repo, script::TASK).await?;
     let item = task.expect_item(InboxItemKind::Plan).await?;
     let reset_in = Duration::from_secs(8);
     world.github().leave_requests(BOT, 0, reset_in);
@@ -264,13 +248,8 @@ async fn a_rate_limit_of_the_code_host_is_waited_out_by_one_task_for_all() -> Re
         wait.until.filter(|_| wait.reason.contains("rate limit"))
     })
     .await?;
-    let other = world.submit(&repo, TASK).await?;
-    other
-        .wait("the reason why it is held", |view| {
-            let wait = view.task.wait.clone().unwrap_or_default();
-            wait.reason.contains("GitHub rate limit").then_some(())
-        })
-        .await?;
+    let other = world.submit(&repo, script::TASK).await?;
+    other.expect_wait("GitHub rate limit").await?;
     task.expect_state(TaskState::Ready).await?;
     other.expect_item(InboxItemKind::Plan).await?;
     assert_eq!(other.now().attempt, 1, "it never ran into the limit");
@@ -282,7 +261,7 @@ async fn a_rate_limit_of_the_code_host_is_waited_out_by_one_task_for_all() -> Re
 async fn a_rate_limit_that_the_watch_of_pull_requests_meets_holds_the_workers() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let ready = world.submit(&repo, TASK).await?;
+    let ready = world.submit(&repo, script::TASK).await?;
     ready.approve().await?;
     ready.expect_state(TaskState::Ready).await?;
     world
@@ -295,13 +274,8 @@ async fn a_rate_limit_that_the_watch_of_pull_requests_meets_holds_the_workers() 
         met.then_some(()).ok_or("no word of a limit")
     })
     .await?;
-    let other = world.submit(&repo, TASK).await?;
-    other
-        .wait("the reason why it is held", |view| {
-            let wait = view.task.wait.clone().unwrap_or_default();
-            wait.reason.contains("GitHub rate limit").then_some(())
-        })
-        .await?;
+    let other = world.submit(&repo, script::TASK).await?;
+    other.expect_wait("GitHub rate limit").await?;
     other.expect_item(InboxItemKind::Plan).await?;
     assert_eq!(other.now().attempt, 1, "it never ran into the limit");
     let refused = world

@@ -3,26 +3,27 @@
 use anyhow::Result;
 use mainloop_proto::v1::TaskState;
 use mainloop_tests::{
-    anthropic::{Conversation, Script, call, when},
+    anthropic::call,
     world::{PERSON, World, processes, script},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_instructions_reach_claude_and_its_hooks_and_servers_do_not() -> Result<()> {
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "looks",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(
                 vec![
-                    call::bash("echo setup-says $(cat ../setup-ran) $FROM_THE_REPOSITORY; ls /tmp/hook-ran /tmp/server-ran 2>&1"),
+                    call::bash(
+                        "echo setup-says $(cat ../setup-ran) $FROM_THE_REPOSITORY; ls /tmp/hook-ran /tmp/server-ran 2>&1",
+                    ),
                     script::subtract(true),
                 ],
                 "Done.",
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let hook = r#"{"hooks": {"PreToolUse": [{"matcher": "*", "hooks": [{"type": "command", "command": "touch /tmp/hook-ran"}]}]}}"#;
     let server = r#"{"mcpServers": {"theirs": {"command": "touch", "args": ["/tmp/server-ran"]}}}"#;
@@ -40,11 +41,7 @@ async fn its_instructions_reach_claude_and_its_hooks_and_servers_do_not() -> Res
             "setup = [\"echo yes > ../setup-ran\"]\n[env]\nFROM_THE_REPOSITORY = \"indeed\"\n",
         ),
     ]);
-    let repo = world.repo("calc", &files)?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&files).await?;
     task.expect_state(TaskState::Ready).await?;
     let requests = world.model().requests();
     let texts: Vec<String> = requests
@@ -92,11 +89,7 @@ async fn what_git_lfs_and_submodules_keep_stays_as_it_is_and_everybody_is_told()
             "[submodule \"other\"]\n\tpath = other\n\turl = ../other.git\n",
         ),
     ]);
-    let repo = world.repo("calc", &files)?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&files).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     let told: Vec<String> = task
         .events()
@@ -134,26 +127,25 @@ async fn what_git_lfs_and_submodules_keep_stays_as_it_is_and_everybody_is_told()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_claude_left_is_gone_when_the_step_ends() -> Result<()> {
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "leaves a process",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(
                 vec![
                     script::subtract(true),
-                    call::bash("(setsid nohup sleep 86399 >/dev/null 2>&1 &) ; until pgrep -x sleep >/dev/null; do :; done; echo it-runs"),
+                    call::bash(
+                        "(setsid nohup sleep 86399 >/dev/null 2>&1 &) ; until pgrep -x sleep >/dev/null; do :; done; echo it-runs",
+                    ),
                 ],
                 "Done.",
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
     world.github().set_ci("ada/calc", |ci| ci.hold = true)?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     task.expect_event("ci_running").await?;
     let ran = world.model().outcomes("Bash");
@@ -175,14 +167,13 @@ async fn a_process_that_claude_left_is_gone_when_the_step_ends() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_of_the_model_mention_nobody_and_close_nothing() -> Result<()> {
     let plan = "# Add subtract\n\nFixes #1, as @eve asked. /close\n\n![x](https://evil.example.com/pixel.png)\n";
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "careless",
-        when::always(),
         vec![
             script::planning(plan),
             script::implementing(vec![script::subtract(true)], "Closes #1. Thanks, @eve!"),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let repo = world.repo("calc", &script::calculator())?;
     let other =
@@ -191,12 +182,10 @@ async fn words_of_the_model_mention_nobody_and_close_nothing() -> Result<()> {
             .person(PERSON)
             .open_issue("ada/calc", "Something else", "Keep me open.")?;
     assert_eq!(other, 1);
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
-    let ready = task.expect_state(TaskState::Ready).await?;
-    let number = u64::try_from(ready.pull_request.unwrap_or_default().number)?;
+    task.expect_state(TaskState::Ready).await?;
+    let number = task.pull()?;
     world.github().person(PERSON).merge("ada/calc", number)?;
     task.expect_state(TaskState::Completed).await?;
     world.github().read(|site| {

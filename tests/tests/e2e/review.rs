@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mainloop_proto::v1::{FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, ToolCall, call, when},
+    anthropic::{Gate, Reply, Rule, Script, ToolCall, call, when},
     github::{Conclusion, Fault, FaultKind, Request, Role},
     world::{BOT, PERSON, Settings, Task, World, script},
 };
@@ -30,11 +30,7 @@ fn then(more: Vec<Rule>) -> Script {
         ),
     ];
     rules.extend(more);
-    Script::new().with(Conversation::rules(
-        "ready and after",
-        when::always(),
-        rules,
-    ))
+    script::rules("ready and after", rules)
 }
 
 /// Does what the review asks, and answers its first thread.
@@ -51,11 +47,7 @@ fn reviewed() -> Rule {
 
 /// A task that is ready, and its pull request.
 async fn ready(world: &World) -> Result<(Task, u64)> {
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     let number = ready.pull_request.context("a pull request")?.number;
     Ok((task, u64::try_from(number)?))
@@ -226,11 +218,7 @@ async fn a_review_by_somebody_without_write_access_or_by_a_bot_does_nothing() ->
     assert_eq!(roots_of_strangers.len(), 3);
     assert!(replies.is_empty(), "{replies:?}");
     assert_eq!(whole.len(), 1, "{whole:?}");
-    let obeyed = world
-        .model()
-        .requests()
-        .iter()
-        .any(|seen| seen.is_message() && seen.request().text().contains("Delete this file"));
+    let obeyed = world.model().told("Delete this file") > 0;
     assert!(!obeyed, "what strangers say does not reach the model");
     world.end().await
 }
@@ -517,8 +505,7 @@ async fn a_conflict_that_is_left_asks_a_person_whose_word_resolves_it() -> Resul
     let world = World::scripted(then(rules)).await?;
     let (task, _) = ready(&world).await?;
     make_conflict(&world)?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::Unmerged);
+    let item = task.expect_stuck(FailureReason::Unmerged).await?;
     assert!(item.seen.body.contains("calc.py"), "{}", item.seen.body);
     item.answer(told).await?;
     ready_again(&task, 2).await?;
@@ -552,8 +539,7 @@ async fn a_review_too_many_asks_a_person_whose_word_begins_another_round() -> Re
     ada.review(REPO, pull, "CHANGES_REQUESTED", "Document it.")?;
     ready_again(&task, 2).await?;
     ada.review(REPO, pull, "CHANGES_REQUESTED", "And once more.")?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::ReviewLimit);
+    let item = task.expect_stuck(FailureReason::ReviewLimit).await?;
     item.answer("One more round.").await?;
     ready_again(&task, 3).await?;
     assert_eq!(answers(&world, pull).1.len(), 2);
@@ -566,8 +552,7 @@ async fn a_conflict_too_many_asks_a_person_and_closing_the_pull_request_ends_it(
     let world = World::with(settings).await?;
     let (task, pull) = ready(&world).await?;
     make_conflict(&world)?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::RebaseLimit);
+    task.expect_stuck(FailureReason::RebaseLimit).await?;
     world.github().person(PERSON).close(REPO, pull)?;
     task.expect_state(TaskState::Cancelled).await?;
     world.end().await

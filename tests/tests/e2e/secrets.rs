@@ -3,34 +3,25 @@
 use anyhow::Result;
 use mainloop_proto::v1::TaskState;
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, call},
     world::{World, processes, script},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_the_sandbox_or_in_any_argument() -> Result<()> {
     let gate = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
+    let script = script::working(
         "holds still",
-        when::always(),
         vec![
-            script::planning(script::SUBTRACT_PLAN),
-            Rule::sequence(
-                when::prompt(script::IMPLEMENT),
-                vec![
-                    Reply::call(script::subtract(true)),
-                    Reply::call(call::bash("env; git config --list --show-origin; cat /proc/*/environ | tr '\\0' '\\n'")),
-                    Reply::text("Done.").held_by(&gate),
-                ],
-            ),
+            Reply::call(script::subtract(true)),
+            Reply::call(call::bash(
+                "env; git config --list --show-origin; cat /proc/*/environ | tr '\\0' '\\n'",
+            )),
+            Reply::text("Done.").held_by(&gate),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     // A push has been proxied by then, and the CLI is in the middle of a turn.
     gate.reached().await?;
     task.expect_event("branch_pushed").await?;
@@ -39,14 +30,8 @@ async fn no_secret_is_in_the_sandbox_or_in_any_argument() -> Result<()> {
     let needles = secrets.needles();
     assert_eq!(world.search(&needles), Vec::<String>::new());
     // The search itself works: it finds what is there.
-    let known = world.search(
-        &[
-            "mainloop-placeholder",
-            "def subtract",
-            "Teach the calculator to subtract.",
-        ]
-        .map(str::to_owned),
-    );
+    let known =
+        world.search(&["mainloop-placeholder", "def subtract", script::TASK].map(str::to_owned));
     for place in ["/environ", "calc.py", "/data/postgres/"] {
         assert!(
             known.iter().any(|found| found.contains(place)),

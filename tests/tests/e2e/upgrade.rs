@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use mainloop_proto::v1::{InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Rule, call, when},
     world::{World, script},
 };
 
@@ -17,9 +17,8 @@ async fn workers_outlive_an_upgrade_however_long_it_takes() -> Result<()> {
     let (planning, working) = (Gate::closed(), Gate::closed());
     let mut plan = vec![Reply::call(call::bash("cat calc.py")).held_by(&planning)];
     plan.extend(script::present(script::SUBTRACT_PLAN));
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "an upgrade in the middle",
-        when::always(),
         vec![
             Rule::sequence(when::prompt(script::PLAN), plan),
             Rule::sequence(
@@ -30,12 +29,9 @@ async fn workers_outlive_an_upgrade_however_long_it_takes() -> Result<()> {
                 ],
             ),
         ],
-    ));
+    );
     let mut world = World::scripted(script).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.begin(&script::calculator()).await?;
     planning.reached().await?;
     upgrade(&mut world).await?;
     planning.open();

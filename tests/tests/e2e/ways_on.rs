@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mainloop_proto::v1::{Completion, FailureReason, InboxAction, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, when},
+    anthropic::{Gate, Reply, Rule, Script, when},
     world::{Item, Settings, Task, World, script},
 };
 
@@ -11,9 +11,8 @@ const INSIGHT: &str = "subtract, do not add";
 
 /// Implements it wrongly until somebody says how.
 fn wrong_until_told() -> Script {
-    Script::new().with(Conversation::rules(
+    script::rules(
         "wrong until told",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::steps(
@@ -27,18 +26,13 @@ fn wrong_until_told() -> Script {
                 "Mended, I think.",
             ),
         ],
-    ))
+    )
 }
 
 /// A task whose checks fail again and again, and its item.
 async fn stuck(world: &World) -> Result<(Task, Item)> {
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::SameFailure);
+    let task = world.approved(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::SameFailure).await?;
     Ok((task, item))
 }
 
@@ -118,8 +112,7 @@ async fn topped_up_it_goes_on() -> Result<()> {
     let world = World::scripted(script::dear()).await?;
     let repo = world.repo("calc", &script::calculator())?;
     let task = world.submit_within(&repo, 50_000).await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::Budget);
+    let item = task.expect_stuck(FailureReason::Budget).await?;
     let before = task.now().budget_micros;
     item.resolve(InboxAction::TopUp, "").await?;
     task.expect_item(InboxItemKind::Plan).await?;
@@ -135,15 +128,14 @@ fn hanging(gate: &Gate, again: bool) -> Script {
     } else {
         vec![Reply::call(script::subtract(true)), Reply::text("Done.")]
     };
-    Script::new().with(Conversation::rules(
+    script::rules(
         "hanging",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             Rule::sequence(when::prompt("did not get on"), after),
             Rule::sequence(when::prompt(script::IMPLEMENT), vec![hang()]),
         ],
-    ))
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,11 +143,7 @@ async fn a_turn_that_hangs_is_interrupted_and_goes_on_with_a_hint() -> Result<()
     let gate = Gate::closed();
     let settings = Settings::script(hanging(&gate, false)).policy("stall_seconds = 6");
     let world = World::with(settings).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
+    let task = world.approved(&script::calculator()).await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!((ready.attempt, ready.failures), (1, 0));
     gate.open();
@@ -168,13 +156,8 @@ async fn a_turn_that_hangs_in_spite_of_a_hint_asks_a_person_and_shows_what_was_l
     let gate = Gate::closed();
     let settings = Settings::script(hanging(&gate, true)).policy("stall_seconds = 6");
     let world = World::with(settings).await?;
-    let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
-    task.approve().await?;
-    let item = task.expect_item(InboxItemKind::Blocker).await?;
-    assert_eq!(item.seen.reason(), FailureReason::Stalled);
+    let task = world.approved(&script::calculator()).await?;
+    let item = task.expect_stuck(FailureReason::Stalled).await?;
     assert!(
         item.seen.body.contains("nothing was heard for 6 s"),
         "{}",

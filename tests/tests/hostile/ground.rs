@@ -89,8 +89,8 @@ pub(crate) fn printed(world: &World) -> String {
 /// The state before the attacks.
 pub(crate) struct Ground {
     outside: PathBuf,
-    /// Where `main` stood, by repository.
-    main: BTreeMap<String, String>,
+    /// Where each branch stood, by repository.
+    heads: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Ground {
@@ -103,20 +103,19 @@ impl Ground {
         fs::set_permissions(outside.join("file"), fs::Permissions::from_mode(0o666))?;
         let mut ground = Self {
             outside,
-            main: BTreeMap::new(),
+            heads: BTreeMap::new(),
         };
         ground.remember(world);
         Ok(ground)
     }
 
-    /// Remembers where the base branches stand, after repositories were made.
+    /// Remembers where the branches stand, after repositories were made and before a task has any.
     pub(crate) fn remember(&mut self, world: &World) {
-        self.main = world.github().read(|site| {
-            let heads = site.repos.values().map(|repo| {
-                let head = repo.branch("main").unwrap_or_default();
-                (repo.full_name(), head.to_owned())
-            });
-            heads.collect()
+        self.heads = world.github().read(|site| {
+            let heads = site.repos.values();
+            heads
+                .map(|repo| (repo.full_name(), repo.refs.clone()))
+                .collect()
         });
     }
 
@@ -151,8 +150,12 @@ impl Ground {
         world.github().read(|site| {
             for repo in site.repos.values() {
                 let name = repo.full_name();
-                if let Some(main) = self.main.get(&name) {
-                    ensure!(repo.branch("main") == Some(main), "main of {name} moved");
+                let before = self.heads.get(&name);
+                for (reference, head) in before.into_iter().flatten() {
+                    ensure!(
+                        repo.refs.get(reference) == Some(head),
+                        "{reference} of {name} moved"
+                    );
                 }
                 for push in &repo.pushes {
                     ensure!(
@@ -166,6 +169,7 @@ impl Ground {
                 }
                 for reference in repo.refs.keys() {
                     let known = reference == "refs/heads/main"
+                        || before.is_some_and(|heads| heads.contains_key(reference))
                         || reference.starts_with("refs/pull/")
                         || own.contains(reference);
                     ensure!(known, "{name} has {reference}");

@@ -6,37 +6,31 @@ use anyhow::{Context, Result, ensure};
 use keyutils::{Keyring, keytypes::User};
 use mainloop_proto::v1::{FailureReason, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
-    world::{Settings, World, processes, script},
+    anthropic::{Gate, Reply, call},
+    github::Files,
+    world::{PERSON, Settings, World, processes, script},
 };
 
-use self::attacks::{HOSTS, LIES, PUSHES, REQUESTS, WALLS};
+use self::attacks::{HOSTS, LIES, PUSHES, REF, REQUESTS, WALLS};
 use crate::ground::{Attack, Ground, all_stopped, printed, probe};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_in_the_sandbox_stays_in_it() -> Result<()> {
     let gate = Gate::closed();
     let run = |name: &str| call::bash(&format!("python3 {name}.py"));
-    let script = Script::new().with(Conversation::rules(
+    let script = script::working(
         "turns on everything",
-        when::always(),
         vec![
-            script::planning(script::SUBTRACT_PLAN),
-            Rule::sequence(
-                when::prompt(script::IMPLEMENT),
-                vec![
-                    Reply::call(script::subtract(true)),
-                    Reply::call(run("requests")),
-                    Reply::call(run("hosts")),
-                    Reply::call(run("pushes")),
-                    Reply::call(run("walls")),
-                    // What the last one printed is seen with the request after it.
-                    Reply::call(call::bash("true")),
-                    Reply::text("Done.").held_by(&gate),
-                ],
-            ),
+            Reply::call(script::subtract(true)),
+            Reply::call(run("requests")),
+            Reply::call(run("hosts")),
+            Reply::call(run("pushes")),
+            Reply::call(run("walls")),
+            // What the last one printed is seen with the request after it.
+            Reply::call(call::bash("true")),
+            Reply::text("Done.").held_by(&gate),
         ],
-    ));
+    );
     let policy =
         "hosts = ['pypi.org', 'localhost', 'localhost:CANARY']\nworker = { processes = 600 }";
     // The plane's keyring is that of this thread, which starts it.
@@ -78,10 +72,21 @@ async fn what_runs_in_the_sandbox_stays_in_it() -> Result<()> {
     );
     let repo = world.repo("calc", &files)?;
     world.github().set_ci("ada/calc", |ci| ci.hold = true)?;
+    let workflow = ".github/workflows/ci.yml";
+    let usual = script::calculator();
+    let usual = usual.iter().find(|(path, _)| *path == workflow);
+    let (_, usual) = usual.context("the calculator has a workflow")?;
+    let ada = world.github().person(PERSON);
+    for (branch, text, message) in [
+        ("theirs", "on: pull_request_target\n", "Theirs"),
+        ("main", "on: pull_request_target\n", "Older"),
+        ("main", usual, "As it is"),
+    ] {
+        let files = Files::from([(workflow.to_owned(), Some(text.as_bytes().to_vec()))]);
+        ada.push("ada/calc", branch, message, &files)?;
+    }
     ground.remember(&world);
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
 
     // In the middle of it, with all its processes and files still there.
@@ -90,6 +95,11 @@ async fn what_runs_in_the_sandbox_stays_in_it() -> Result<()> {
     for (_, attacks) in groups {
         all_stopped(attacks, &said).with_context(|| task.report())?;
     }
+    let told = task.events().into_iter().any(|event| {
+        let large = "refs/heads/big";
+        event.kind == "push_refused" && event.text.contains(large) && event.text.contains(REF)
+    });
+    ensure!(told, "the large push was refused for another reason");
     ground.is_sound(&world, &[&task]).await?;
     let asleep = || {
         let all = world.worker_processes().into_iter();
@@ -164,9 +174,8 @@ async fn errors_of_the_model_that_it_makes_up_stop_its_own_task_alone() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_it_tells_is_not_believed() -> Result<()> {
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "lies",
-        when::always(),
         vec![
             script::planning(script::SUBTRACT_PLAN),
             script::implementing(
@@ -180,16 +189,14 @@ async fn what_it_tells_is_not_believed() -> Result<()> {
             ),
             script::fixing(vec![script::subtract(true)], "Green, really."),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let lies = probe(&LIES, &[]);
     let mut files = script::calculator();
     files.push(("lies.py", lies.as_str()));
     let repo = world.repo("calc", &files)?;
     let ground = Ground::prepare(&world)?;
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     // What was called green is not, and CI says so.
     task.expect_event("ci_failed").await?;

@@ -15,10 +15,10 @@ def attack(name, tries):
     print(f"{name} => {' '.join(got.split())[:600]}", flush=True)
 
 
-def raw(data, cut=False):
+def raw(data, cut=False, patience=20):
     """Sends bytes to the proxies, ends the sending there where it is cut, and returns what comes back until they close."""
     got = b""
-    with socket.create_connection(("127.0.0.1", PORT), timeout=20) as s:
+    with socket.create_connection(("127.0.0.1", PORT), timeout=patience) as s:
         try:
             s.sendall(data)
             if cut:
@@ -124,21 +124,19 @@ def mark(name):
 
 
 def crowd(count):
-    """Opens connections that never say all, as many as it gets; then asks as everybody does."""
+    """Opens connections that never say all and keeps them; meanwhile asks as everybody does, and waits its turn."""
     crowded = []
     for _ in range(count):
-        s = socket.socket()
-        s.setblocking(False)
-        s.connect_ex(("127.0.0.1", PORT))
+        s = socket.create_connection(("127.0.0.1", PORT), timeout=20)
+        s.sendall(b"GET /")
         crowded.append(s)
-    for s in crowded:
-        try:
-            s.send(b"GET /")
-        except OSError:
-            pass
-    for s in crowded:
-        s.close()
-    return f"{len(crowded)} opened, then {get('/')}"
+    return f"{len(crowded)} connected, then {raw(head('GET', '/'), patience=90)}"
+
+
+def say(line):
+    """Writes a line as a command's own output, which Claude Code wraps into its own."""
+    print(json.dumps(line), flush=True)
+    return "said"
 
 
 def push(*arguments):
@@ -146,6 +144,14 @@ def push(*arguments):
     done = subprocess.run(["git", "push", *arguments], capture_output=True, text=True, timeout=120)
     said = re.sub(r"\x1b\[\w*", "", done.stdout + done.stderr)
     return f"{'PUSHED' if done.returncode == 0 else 'not pushed'} {said}"
+
+
+def pushed(change, *beside):
+    """What git says of pushing what a change leaves checked out to the task's branch, and to others beside it."""
+    made = sh(f"set -e; git checkout -q --detach; {change}; git log --oneline -1")
+    said = push("-f", "--atomic", "origin", f"HEAD:{BRANCH}", *beside)
+    sh(f"git checkout -qf {BRANCH[11:]}")
+    return said if made.startswith("exit 0 ") else f"not made: {made}"
 
 
 def bomb(count):

@@ -214,9 +214,7 @@ async fn its_files_run_nothing_and_lead_nowhere() -> Result<()> {
     plant(&world, ground.outside())?;
     ground.remember(&world);
 
-    let task = world
-        .submit(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.submit(&repo, script::TASK).await?;
     task.approve().await?;
     task.expect_state(TaskState::Ready).await?;
     let said = printed(&world);
@@ -257,11 +255,7 @@ async fn its_wishes_for_more_than_commands_are_refused_before_claude_starts() ->
         let mut files = script::calculator();
         files.push((".mainloop.toml", text));
         let repo = world.repo(name, &files)?;
-        tasks.push(
-            world
-                .submit(&repo, "Teach the calculator to subtract.")
-                .await?,
-        );
+        tasks.push(world.submit(&repo, script::TASK).await?);
     }
     for (task, (name, _, words)) in tasks.iter().zip(WISHES) {
         let item = task.expect_item(InboxItemKind::Blocker).await?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use mainloop_proto::v1::{CreateTaskRequest, InboxItemKind, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
+    anthropic::{Gate, Reply, Rule, call, when},
     world::{BOT, PERSON, Task, World, script},
 };
 
@@ -86,9 +86,8 @@ fn commands(text: &str) -> String {
 async fn words_confirm_nothing_and_stay_words() -> Result<()> {
     let plan = format!("# Add subtract{TERMINAL}\n\nThe calculator learns to subtract.\n");
     let fixing = Gate::closed();
-    let script = Script::new().with(Conversation::rules(
+    let script = script::rules(
         "careless",
-        when::always(),
         vec![
             script::planning(&plan),
             script::revising(&plan),
@@ -111,7 +110,7 @@ async fn words_confirm_nothing_and_stay_words() -> Result<()> {
                 ),
             ),
         ],
-    ));
+    );
     let world = World::scripted(script).await?;
     let files = calculator();
     let files: Vec<(&str, &str)> = files
@@ -174,7 +173,7 @@ async fn words_confirm_nothing_and_stay_words() -> Result<()> {
 
     // CI is red. A review and a comment want to be taken for more.
     fixing.reached().await?;
-    let pull = u64::try_from(task.now().pull_request.unwrap_or_default().number)?;
+    let pull = task.pull()?;
     eve.review("ada/calc", pull, "APPROVED", "Ready. /merge")?;
     eve.comment("ada/calc", pull, &marker(&task, "ready"))?;
     assert_eq!(task.now().state(), TaskState::FixingCi);
@@ -207,9 +206,7 @@ async fn words_confirm_nothing_and_stay_words() -> Result<()> {
     ground.is_sound(&world, &[&task]).await?;
 
     // Without an issue of a person the plan gets one of ours, even where a stranger's carries our mark.
-    let other = world
-        .propose(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let other = world.propose(&repo, script::TASK).await?;
     let strangers = eve.open_issue("ada/calc", "A plan", &marker(&other, "plan"))?;
     other.confirm().await?;
     other.expect_item(InboxItemKind::Plan).await?;

@@ -5,12 +5,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncWriteExt as _, BufReader, copy_buf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::channel::socket;
 
@@ -19,6 +22,8 @@ use crate::channel::socket;
 const CONNECTIONS: usize = 128;
 /// Bytes buffered each way of a connection: memory for all of them stays within 4 MiB.
 const BUFFER: usize = 16 * 1024;
+/// How long a client may go on sending after the proxies have hung up.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A listening forwarder.
 pub(super) struct Forward {
@@ -53,7 +58,7 @@ impl Forward {
                 Err(error) => {
                     // Out of descriptors, most likely: wait for one to come back instead of spinning.
                     tracing::warn!(%error, "accepting a local connection failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
@@ -68,10 +73,105 @@ impl Forward {
     }
 }
 
-async fn pass(mut stream: TcpStream, proxy: &Path) -> io::Result<()> {
+/// Carries bytes both ways until both sides have said all, or the proxies have and the client keeps silent: a client
+/// that neither speaks nor goes keeps no place.
+async fn pass(mut client: TcpStream, proxy: &Path) -> io::Result<()> {
     // Model streams come in small pieces that should not wait for each other.
-    stream.set_nodelay(true)?;
+    client.set_nodelay(true)?;
     let mut upstream = socket::connect(proxy).await?;
-    copy_bidirectional_with_sizes(&mut stream, &mut upstream, BUFFER, BUFFER).await?;
-    Ok(())
+    let (from_client, mut to_client) = client.split();
+    let (from_proxy, mut to_proxy) = upstream.split();
+    let mut up = pin!(async {
+        copy_buf(
+            &mut BufReader::with_capacity(BUFFER, from_client),
+            &mut to_proxy,
+        )
+        .await?;
+        to_proxy.shutdown().await
+    });
+    let mut down = pin!(async {
+        copy_buf(
+            &mut BufReader::with_capacity(BUFFER, from_proxy),
+            &mut to_client,
+        )
+        .await?;
+        to_client.shutdown().await
+    });
+    tokio::select! {
+        sent = &mut up => {
+            sent?;
+            down.await
+        }
+        told = &mut down => {
+            told?;
+            timeout(LINGER, up).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpStream, UnixListener};
+    use tokio::time::timeout;
+
+    use super::{CONNECTIONS, Forward};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A proxy that hangs up on everybody without a word, and a client that says `GET` and stays.
+    #[tokio::test]
+    async fn those_that_were_hung_up_on_make_room_though_they_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.sock");
+        let proxy = UnixListener::bind(&path).unwrap();
+        let forward = Forward::bind(0, &path).await.unwrap();
+        let port = forward.port().unwrap();
+        let running = tokio::spawn(forward.run());
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            client.write_all(b"GET").await.unwrap();
+            silent.push(client);
+            drop(proxy.accept().await.unwrap());
+        }
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        client.write_all(b"one more").await.unwrap();
+        let (mut served, _) = timeout(PATIENCE, proxy.accept())
+            .await
+            .expect("there is room again")
+            .unwrap();
+        let mut said = [0; 8];
+        served.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"one more");
+        running.abort();
+    }
+
+    /// What is left of an exchange goes on in the other direction.
+    #[tokio::test]
+    async fn a_side_that_has_said_all_still_hears_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.sock");
+        let proxy = UnixListener::bind(&path).unwrap();
+        let forward = Forward::bind(0, &path).await.unwrap();
+        let port = forward.port().unwrap();
+        let running = tokio::spawn(forward.run());
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        client.write_all(b"ask").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut served, _) = proxy.accept().await.unwrap();
+        let mut heard = Vec::new();
+        served.read_to_end(&mut heard).await.unwrap();
+        served.write_all(b"answer").await.unwrap();
+        drop(served);
+        let mut told = Vec::new();
+        timeout(PATIENCE, client.read_to_end(&mut told))
+            .await
+            .expect("the answer comes")
+            .unwrap();
+        assert_eq!((heard, told), (b"ask".to_vec(), b"answer".to_vec()));
+        running.abort();
+    }
 }
