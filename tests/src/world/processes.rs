@@ -1,7 +1,8 @@
 //! Which processes belong to a folder: how a test finds what was left behind.
 //!
 //! A process belongs to it when the folder's name is in its arguments, its working directory, or the mounts that it
-//! sees: what runs inside a sandbox has none of the host's paths in its arguments, but its mounts tell.
+//! sees: what runs inside a sandbox has none of the host's paths in its arguments, but its mounts tell. They tell nothing
+//! where we see such a mount ourselves, for then everybody does.
 
 use std::{fmt, fs, path::Path, time::Duration};
 
@@ -37,8 +38,9 @@ pub fn of(folder: &Path) -> Vec<Found> {
         return Vec::new();
     };
     let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let by_mounts = !mounts_have(own, mark);
     all()
-        .filter(|pid| *pid != own && belongs(*pid, mark))
+        .filter(|pid| *pid != own && belongs(*pid, mark, by_mounts))
         .map(|pid| Found {
             pid,
             command: command(pid),
@@ -95,7 +97,7 @@ pub fn command(pid: i32) -> String {
         .to_owned()
 }
 
-fn belongs(pid: i32, mark: &str) -> bool {
+fn belongs(pid: i32, mark: &str, by_mounts: bool) -> bool {
     let arguments = command(pid);
     if arguments.is_empty() {
         // A kernel thread, or a zombie: nothing runs.
@@ -104,6 +106,9 @@ fn belongs(pid: i32, mark: &str) -> bool {
     arguments.contains(mark)
         || fs::read_link(format!("/proc/{pid}/cwd"))
             .is_ok_and(|cwd| cwd.to_string_lossy().contains(mark))
-        || fs::read_to_string(format!("/proc/{pid}/mountinfo"))
-            .is_ok_and(|mounts| mounts.contains(mark))
+        || by_mounts && mounts_have(pid, mark)
+}
+
+fn mounts_have(pid: i32, mark: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(mark))
 }

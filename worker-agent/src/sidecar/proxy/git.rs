@@ -332,7 +332,7 @@ impl Git {
     ) -> Result<Body, String> {
         screen.begin();
         let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let turn = turn.map_err(|_| GATE_CLOSED.to_owned())?;
+        let turn = Arc::new(turn.map_err(|_| GATE_CLOSED.to_owned())?);
         let head = commands::split(&mut chunks, section);
         let taken = Spool::take(dir, turn, head, chunks, rest, &leave).await;
         let spool = taken.map_err(|error| match error {
