@@ -1,35 +1,33 @@
-//! How often Claude may say something that is kept for ever.
+//! How often something may happen that costs others.
 
 use std::time::{Duration, Instant};
 
-/// At once.
-const BURST: u32 = 20;
-/// One more after each.
-const EVERY: Duration = Duration::from_secs(1);
-
 /// Lets a burst pass, then one at a time.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
+    burst: u32,
+    every: Duration,
     left: u32,
     counted: Instant,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
+impl Pace {
+    /// So many at once, and one more after each `every`, which is whole seconds.
+    pub(crate) fn new(burst: u32, every: Duration) -> Self {
         Self {
-            left: BURST,
+            burst,
+            every,
+            left: burst,
             counted: Instant::now(),
         }
     }
-}
 
-impl Pace {
     /// Whether one more may pass.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let new = now.duration_since(self.counted).as_secs() / EVERY.as_secs();
-        let new = u32::try_from(new).unwrap_or(BURST).min(BURST);
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let new = now.duration_since(self.counted).as_secs() / self.every.as_secs().max(1);
+        let new = u32::try_from(new).unwrap_or(self.burst).min(self.burst);
         if new > 0 {
-            self.left = (self.left + new).min(BURST);
+            self.left = (self.left + new).min(self.burst);
             self.counted = now;
         }
         let may = self.left > 0;
@@ -44,11 +42,12 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_at_a_time() {
-        let mut pace = Pace::default();
+        let every = Duration::from_secs(4);
+        let mut pace = Pace::new(20, every);
         let begin = pace.counted;
         let mut taken = |after: Duration| (0..100).filter(|_| pace.take(begin + after)).count();
         assert_eq!(taken(Duration::ZERO), 20);
-        assert_eq!(taken(EVERY * 3), 3);
-        assert_eq!(taken(EVERY * 1000), 20);
+        assert_eq!(taken(every * 3), 3);
+        assert_eq!(taken(every * 1000), 20);
     }
 }

@@ -1,5 +1,7 @@
 //! For the crate in `/fuzz` alone.
 
+use tokio_util::sync::CancellationToken;
+
 use super::commands::{self, Answer, Command, Head};
 use super::pack::{self, Kind, Pack};
 use super::pktline::{self, Next, Packet};
