@@ -459,6 +459,15 @@ impl Screen {
         let Some(tip) = self.tip(looked).await? else {
             return Ok(false);
         };
+        // What is in the history of where the work began is known without asking.
+        let began = self
+            .known()
+            .base
+            .as_ref()
+            .is_some_and(|(_, sha)| *sha == tip);
+        if began {
+            return Ok(false);
+        }
         let github = self.question(looked).await?;
         Ok(github.is_in(&pack::hex(commit), &tip).await?)
     }
