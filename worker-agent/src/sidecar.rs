@@ -3,6 +3,7 @@
 pub mod claude;
 pub mod config;
 pub mod link;
+mod pace;
 pub mod proxy;
 pub mod sandbox;
 mod steps;

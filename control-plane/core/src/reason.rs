@@ -386,6 +386,10 @@ reasons! {
         "Push rejected"
         "A hook of the code host rejected the push."
         "The message says why: tell the worker what to change, or mend the rule and retry.",
+    PushUnchecked "push_unchecked" Ask STEER
+        "Push cannot be checked"
+        "The push is too large, or not as git writes it, so mainloop cannot tell what it changes. Nothing of it is on GitHub."
+        "The message says what it is: say what to leave out or to do otherwise, or take the branch over.",
     #[CodeHost] GithubLimit "github_limit" Wait MEND
         "GitHub rate limit"
         "GitHub limits the token's requests."

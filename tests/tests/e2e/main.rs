@@ -20,6 +20,7 @@ mod patience;
 mod people;
 mod pushes;
 mod refusals;
+mod refused_pushes;
 mod repository;
 mod review;
 mod secrets;

@@ -35,12 +35,30 @@ impl Client {
         let found: Option<Blob> = self.transport.get_optional(&operation, &path).await?;
         found.map(|blob| blob.bytes(operation, limit)).transpose()
     }
+
+    /// Whether a commit is this head, or one that the head comes from. No for a commit that GitHub does not know.
+    pub async fn is_in(&self, commit: &str, head: &str) -> Result<bool> {
+        let operation = format!("compare {commit} with {head} of {}", self.repo);
+        // The files, and all but one of the commits, are on the first page.
+        let path = self.path(&format!(
+            "/compare/{}...{}?per_page=1&page=2",
+            hex_only(head)?,
+            hex_only(commit)?
+        ));
+        let found: Option<Compared> = self.transport.get_optional(&operation, &path).await?;
+        Ok(found.is_some_and(|found| matches!(found.status.as_str(), "behind" | "identical")))
+    }
 }
 
 fn hex_only(sha: &str) -> Result<&str> {
     let fine = !sha.is_empty() && sha.bytes().all(|byte| byte.is_ascii_hexdigit());
     fine.then_some(sha)
         .ok_or_else(|| Error::Config(format!("{sha} names no object")))
+}
+
+#[derive(Deserialize)]
+struct Compared {
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +129,7 @@ pub(crate) fn answer(body: &[u8]) {
     if let Ok(tree) = serde_json::from_slice::<Tree>(body) {
         let _ = tree.entries(String::new());
     }
+    let _ = serde_json::from_slice::<Compared>(body).map(|compared| compared.status);
     if let Ok(blob) = serde_json::from_slice::<Blob>(body) {
         let _ = blob.bytes(String::new(), 4096);
     }

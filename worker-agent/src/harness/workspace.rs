@@ -9,6 +9,9 @@ use super::environment::Places;
 use super::git::{Git, LOCAL, REMOTE, success};
 use crate::channel::{Diffstat, Failure, FileChange, MergeState, Prepare, Prepared, Published};
 
+/// The base as it was before the last push.
+const BASE: &str = "refs/mainloop/base";
+
 /// The repository of one task.
 #[derive(Debug)]
 pub(super) struct Workspace {
@@ -161,6 +164,7 @@ impl Workspace {
         if task.pushed.as_ref() == Some(&head) || (task.pushed.is_none() && task.base_sha == head) {
             return Ok((head, false));
         }
+        self.fetch_base(&task.base_branch).await?;
         // The commit, not the branch: what is pushed is what is reported, whatever is committed meanwhile.
         let refspec = format!("{head}:{full}");
         let push = [
@@ -177,6 +181,30 @@ impl Workspace {
             task.pushed = Some(head.clone());
         }
         Ok((head, true))
+    }
+
+    /// Fetches what the base has by now. A push leaves out what the remote's branches have as far as it is here, so it
+    /// would bring the whole history where the base has moved. The ref is our own: what the work is merged with and
+    /// compared with does not move in the middle of it.
+    async fn fetch_base(&self, branch: &str) -> Result<(), Failure> {
+        let base = format!("+refs/heads/{branch}:{BASE}");
+        let fetch = [
+            "fetch",
+            "-q",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--no-write-fetch-head",
+            // Nor the ref that is configured.
+            "--refmap=",
+            "origin",
+            &base,
+        ];
+        let done = self.git.attempt(&fetch, b"", REMOTE).await?;
+        if let Err(error) = success(&fetch, &done) {
+            // A base that is gone keeps nobody from pushing, and the push fails for what else is wrong.
+            tracing::debug!(%error, "the base was not fetched before the push");
+        }
+        Ok(())
     }
 
     /// How the task's branch differs from where it left the base.

@@ -31,7 +31,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 pub use event::{Event, Events};
-pub use git::{HeldChange, PushGate, Refusal, Screen};
+pub use git::{Denied, HeldChange, LastDenied, PushGate, Refusal, Screen};
 pub use model::{Credential, Meter, TurnedAway, Usage};
 pub use upstream::Timeouts;
 
@@ -170,6 +170,11 @@ impl Proxy {
     /// Whether pushes may pass; closed at first.
     pub fn gate(&self) -> PushGate {
         self.routes.git.gate()
+    }
+
+    /// What the code host answered git last, where that was a no.
+    pub fn denied(&self) -> LastDenied {
+        self.routes.git.denied()
     }
 
     /// What looks at pushes, where something does.

@@ -17,7 +17,7 @@ use mainloop_proto::v1::{
     PullRequestOpened, assignment::Work, milestone::Fact,
 };
 
-use super::{claude::prompts, worker::Worker};
+use super::{claude::prompts, proxy::Denied, worker::Worker};
 use crate::channel;
 
 /// Label of a pull request that is not ready yet, where the code host has no drafts.
@@ -31,6 +31,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// When the limit is over, if known.
     pub(crate) retry_at: Option<Timestamp>,
+    /// It is told by what git printed in the harness.
+    of_git: bool,
 }
 
 impl Failure {
@@ -40,6 +42,7 @@ impl Failure {
             reason,
             message: message.into(),
             retry_at: None,
+            of_git: false,
         }
     }
 
@@ -49,22 +52,49 @@ impl Failure {
         reason = "it is what `map_err` hands over"
     )]
     pub(crate) fn git(error: channel::Error) -> Self {
-        let message = error.to_string();
-        Self::new(reason::of_git(&message), message)
+        let reason = match &error {
+            channel::Error::Failed(failure) => reason::of_git(&failure.what, &failure.detail),
+            channel::Error::Closed(_) | channel::Error::Nonsense(_) => FailureReason::Git,
+        };
+        Self {
+            of_git: true,
+            ..Self::new(reason, error.to_string())
+        }
+    }
+
+    /// A call to the code host that did not do what was asked.
+    pub(crate) fn github(error: &mainloop_github::Error) -> Self {
+        let retry_at = match error.class() {
+            Class::RateLimited { until } => until,
+            _ => None,
+        };
+        Self {
+            retry_at,
+            ..Self::new(reason::of_github(error), super::chain(error))
+        }
+    }
+
+    /// With what the proxy saw the code host say to git. Where that was a no, git prints a part of it alone.
+    pub(crate) fn with(self, denied: Option<&Denied>) -> Self {
+        let Some(denied) = denied.filter(|_| self.of_git && reason::is_denied(self.reason)) else {
+            return self;
+        };
+        let message = if self.message.contains(&denied.to_string()) {
+            self.message
+        } else {
+            format!("{}: {denied}", self.message)
+        };
+        Self {
+            reason: reason::of_denied(denied),
+            message,
+            ..self
+        }
     }
 }
 
 impl From<mainloop_github::Error> for Failure {
     fn from(error: mainloop_github::Error) -> Self {
-        let class = error.class();
-        let failure = Self::new(reason::of_github(&error), super::chain(&error));
-        match class {
-            Class::RateLimited { until } => Self {
-                retry_at: until,
-                ..failure
-            },
-            _ => failure,
-        }
+        Self::github(&error)
     }
 }
 

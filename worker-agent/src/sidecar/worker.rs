@@ -8,7 +8,6 @@ mod disk;
 mod host;
 mod issue;
 mod leave;
-mod pace;
 mod repository;
 mod stall;
 
@@ -39,10 +38,11 @@ pub(crate) use self::leave::Leave;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::repository::fuzzing;
-use self::{host::Host, pace::Pace, repository::Base};
+use self::{host::Host, repository::Base};
 use super::{
     config::{self, Config},
     link::{self, Link, Opened},
+    pace::Pace,
     proxy,
     steps::{self, Failure},
 };
@@ -51,6 +51,10 @@ use super::{
 const HANDED_OVER: Duration = Duration::from_secs(15);
 /// How long milestones may take to become durable at the end.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Reports of progress that are kept at once, and how often one more is.
+const PROGRESS: u32 = 20;
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// The part of the budget that a last turn may cost beyond it, as a divisor.
 const LAST_TURN_SHARE: u64 = 20;
@@ -194,7 +198,7 @@ impl Worker {
             session: None,
             asked: 0,
             issue_told: issue::Told::new(),
-            progress: Pace::default(),
+            progress: Pace::new(PROGRESS, PROGRESS_EVERY),
             told_of_budget: 0,
             limited_until: None,
             earlier_cost_micros,
@@ -287,11 +291,12 @@ impl Worker {
         }
     }
 
-    /// What a failure is where the harness was killed for want of memory.
+    /// What a failure is by what was seen from outside of the harness: it was killed for want of memory, or the code
+    /// host said no to git.
     fn explain(&self, failure: Failure) -> Failure {
         match self.host.short_of_memory() {
             Some(words) if self.host.is_gone() => Failure::new(FailureReason::OutOfMemory, words),
-            _ => failure,
+            _ => failure.with(self.host.denied().as_ref()),
         }
     }
 

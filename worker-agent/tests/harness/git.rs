@@ -77,6 +77,29 @@ async fn work_is_cloned_committed_and_pushed() {
 }
 
 #[tokio::test]
+async fn the_base_is_fetched_before_a_push_and_the_work_is_not_touched() {
+    let mut world = World::start().await;
+    world.worker.harness.prepare(prepare()).await.unwrap();
+    let before = world.server_sha("main").unwrap();
+    let tree = world.on_server(&["rev-parse", "main^{tree}"]);
+    let moved = world.on_server(&["commit-tree", "-p", "main", "-m", "moved", tree.trim()]);
+    world.on_server(&["update-ref", "refs/heads/main", moved.trim()]);
+    script(&mut world.worker, "echo new > new").await.unwrap();
+    let published = world.worker.harness.publish("Add new").await.unwrap();
+    assert!(published.pushed);
+    let look = "git rev-parse refs/mainloop/base origin/main; git log -1 --format=%P";
+    let printed = script(&mut world.worker, look).await.unwrap();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines, [moved.trim(), before.as_str(), before.as_str()]);
+    // A base that is gone is in nobody's way.
+    world.on_server(&["update-ref", "-d", "refs/heads/main"]);
+    script(&mut world.worker, "echo newer > new").await.unwrap();
+    let published = world.worker.harness.publish("Add newer").await.unwrap();
+    assert!(published.pushed);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_second_start_goes_on_from_the_pushed_branch() {
     let mut world = World::start().await;
     world.worker.harness.prepare(prepare()).await.unwrap();

@@ -23,6 +23,23 @@ async fn verdict_of(world: &World, api: &Api, sha: &str) -> Verdict {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_head_comes_from_is_in_it_and_what_comes_later_is_not() {
+    let world = World::new(widgets()).await;
+    let api = client(&world.github, "secret");
+    let before = api.branch_head("main").await.unwrap().unwrap();
+    let alice = world.github.person("alice");
+    let after = alice.push_file(REPO, "main", "notes", "x\n").unwrap();
+    for (commit, head, is_in) in [
+        (&before, &after, true),
+        (&after, &after, true),
+        (&after, &before, false),
+        (&"0".repeat(40), &after, false),
+    ] {
+        assert_eq!(api.is_in(commit, head).await.unwrap(), is_in);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_s_whole_life_goes_through_the_real_client() {
     let world = World::new(widgets()).await;
     let api = client(&world.github, "secret");

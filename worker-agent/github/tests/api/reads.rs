@@ -37,6 +37,29 @@ async fn branches_are_listed_by_how_they_begin() {
 }
 
 #[tokio::test]
+async fn a_commit_is_in_a_head_that_is_it_or_comes_from_it() {
+    for (answer, is_in) in [
+        (Some("identical"), true),
+        (Some("behind"), true),
+        (Some("ahead"), false),
+        (Some("diverged"), false),
+        (None, false),
+    ] {
+        let server = Server::start(move |_| match answer {
+            Some(status) => ok(json!({"status": status})),
+            None => not_found(),
+        })
+        .await;
+        let told = server.client().is_in("abc", "def").await.unwrap();
+        assert_eq!(told, is_in, "{answer:?}");
+        let asked = "GET /repos/o/r/compare/def...abc?per_page=1&page=2";
+        assert_eq!(server.count(asked), 1, "{:?}", server.log());
+    }
+    let server = Server::start(|_| not_found()).await;
+    assert!(server.client().is_in("../x", "def").await.is_err());
+}
+
+#[tokio::test]
 async fn read_gives_up_after_a_few_tries() {
     let server = Server::start(|_| error(503, "Unavailable")).await;
     let failed = server.client().branch_head("main").await.unwrap_err();

@@ -8,11 +8,17 @@ use std::{
     },
 };
 
-use mainloop_proto::v1::{Milestone, milestone::Fact};
+use mainloop_proto::v1::{Failure, FailureReason, Milestone, StepFailed, milestone::Fact};
 use tokio::sync::{Notify, watch};
 
 /// Milestones beyond which those that only people read are left out.
 const NOTES: usize = 256;
+
+/// Largest milestone. The plane ends the stream at a frame of more than 1 MiB, and would be sent it again for ever; the
+/// rest is for what is around it.
+const LARGEST: usize = (1 << 20) - 1024;
+/// Bytes of a free text that are kept of a milestone that is larger.
+const TEXT: usize = 64 * 1024;
 
 /// Numbered from 1, kept until acknowledged. Its size is bounded by the worker, which waits for the milestones that end
 /// its steps, and for notes by itself.
@@ -50,7 +56,7 @@ impl Spool {
             seq: i64::try_from(seq).unwrap_or(i64::MAX),
             phase_version,
             time: Some(super::now()),
-            fact: Some(fact),
+            fact: Some(fitting(fact)),
         });
         drop(state);
         self.grew.notify_one();
@@ -116,11 +122,55 @@ impl Spool {
     }
 }
 
+/// A fact that the plane takes: long texts for people are cut, and what is too large without them is a failure of the
+/// step, which ends it.
+fn fitting(mut fact: Fact) -> Fact {
+    if fact.encoded_len() <= LARGEST {
+        return fact;
+    }
+    let texts = match &mut fact {
+        Fact::WorkFinished(fact) => vec![&mut fact.summary],
+        Fact::NothingToChange(fact) => vec![&mut fact.reason],
+        Fact::ThreadAnswered(fact) => vec![&mut fact.text],
+        Fact::ProgressNoted(fact) => vec![&mut fact.text],
+        Fact::QuestionAsked(fact) => vec![&mut fact.context],
+        Fact::BlockerReported(fact) => vec![&mut fact.what, &mut fact.detail],
+        Fact::CiFailed(fact) => vec![&mut fact.log],
+        Fact::StepFailed(fact) => fact
+            .failure
+            .iter_mut()
+            .map(|failure| &mut failure.message)
+            .collect(),
+        _ => Vec::new(),
+    };
+    for text in texts {
+        if text.len() > TEXT {
+            text.truncate(text.floor_char_boundary(TEXT));
+            text.push('…');
+        }
+    }
+    let size = fact.encoded_len();
+    if size <= LARGEST {
+        return fact;
+    }
+    tracing::error!(size, "a milestone is too large to be sent");
+    Fact::StepFailed(StepFailed {
+        failure: Some(Failure {
+            reason: FailureReason::Internal.into(),
+            message: format!(
+                "what the worker had to report has {size} bytes, and mainloop takes {LARGEST}"
+            ),
+        }),
+        retry_time: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use mainloop_proto::v1::PlanningStarted;
+    use mainloop_proto::v1::{PlanReady, PlanningStarted, ProgressNoted, PushHeld};
+    use prost::Message as _;
 
     use super::*;
 
@@ -139,6 +189,38 @@ mod tests {
         spool.acknowledge(3);
         spool.durable(3).await;
         assert_eq!(spool.after(0), None);
+    }
+
+    #[test]
+    fn no_milestone_is_larger_than_the_plane_takes() {
+        let long = || "é".repeat(LARGEST);
+        for fact in [
+            Fact::ProgressNoted(ProgressNoted { text: long() }),
+            Fact::PlanReady(PlanReady {
+                text: long(),
+                ..PlanReady::default()
+            }),
+            Fact::PushHeld(PushHeld {
+                paths: vec![long(); 3],
+                ..PushHeld::default()
+            }),
+        ] {
+            let spool = Spool::default();
+            let cuts = matches!(fact, Fact::ProgressNoted(_));
+            spool.push(1, fact);
+            let milestone = spool.after(0).unwrap();
+            assert!(milestone.encoded_len() <= 1 << 20);
+            match milestone.fact.unwrap() {
+                Fact::ProgressNoted(noted) => {
+                    assert!(cuts && noted.text.ends_with("é…") && noted.text.len() > TEXT / 2);
+                }
+                Fact::StepFailed(failed) => {
+                    let failure = failed.failure.unwrap();
+                    assert_eq!(failure.reason(), FailureReason::Internal);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

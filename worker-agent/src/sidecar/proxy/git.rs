@@ -41,7 +41,6 @@ use url::Url;
 
 use self::commands::{Command, Head};
 use self::report::{Outcome, Report};
-use self::screen::Trouble;
 pub use self::screen::{HeldChange, Refusal, Screen, WorkflowFiles};
 use self::spool::Spool;
 use super::body::{Body, BodyError, full, strip_hop_by_hop, text};
@@ -55,8 +54,17 @@ const DRAINED: usize = 64 * 1024 * 1024;
 /// How long the report of a push is awaited after its client has gone.
 const REPORT_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// Bytes of the code host's own words about a request that it refuses, and how long they are waited for.
+const WORDS: usize = 4 * 1024;
+const WORDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Characters of them that are told.
+const WORDS_TOLD: usize = 300;
+
 /// What a closed gate says.
 const GATE_CLOSED: &str = "pushes are closed until the plan is approved";
+/// What a gate says that is closed for a while.
+const GATE_AWAY: &str =
+    "touch with mainloop is lost, and nothing is pushed meanwhile; it is pushed when it is back";
 
 /// The one repository and branch.
 #[derive(Clone, Debug)]
@@ -86,32 +94,108 @@ pub struct Screening {
 
 /// Whether pushes may pass. Closed at first. A push of which not all was sent when it closes is cut.
 #[derive(Clone, Debug, Default)]
-pub struct PushGate(Arc<Mutex<Option<CancellationToken>>>);
+pub struct PushGate(Arc<Mutex<Gate>>);
+
+#[derive(Debug, Default)]
+enum Gate {
+    #[default]
+    Closed,
+    /// For as long as the plane is not heard of.
+    Away,
+    /// With what ends when it closes.
+    Open(CancellationToken),
+}
 
 impl PushGate {
     /// Lets pushes pass.
     pub fn open(&self) {
-        self.lock().get_or_insert_default();
+        let mut gate = self.lock();
+        if !matches!(*gate, Gate::Open(_)) {
+            *gate = Gate::Open(CancellationToken::new());
+        }
     }
 
     /// Refuses pushes, and cuts those under way.
     pub fn close(&self) {
-        if let Some(leave) = self.lock().take() {
+        self.shut(Gate::Closed);
+    }
+
+    /// As [`Self::close`], for a while.
+    pub fn suspend(&self) {
+        self.shut(Gate::Away);
+    }
+
+    fn shut(&self, how: Gate) {
+        if let Gate::Open(leave) = std::mem::replace(&mut *self.lock(), how) {
             leave.cancel();
         }
     }
 
     /// Whether it is open.
     pub fn is_open(&self) -> bool {
-        self.lock().is_some()
+        self.leave().is_some()
     }
 
     /// Where it is open, what ends when it closes.
     fn leave(&self) -> Option<CancellationToken> {
+        match &*self.lock() {
+            Gate::Open(leave) => Some(leave.clone()),
+            Gate::Closed | Gate::Away => None,
+        }
+    }
+
+    /// Why a push does not pass, or did not a moment ago.
+    fn words(&self) -> &'static str {
+        match &*self.lock() {
+            Gate::Closed => GATE_CLOSED,
+            Gate::Away | Gate::Open(_) => GATE_AWAY,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The code host's no to a request of git.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// 401 or 403.
+    pub status: u16,
+    /// The code host's own words, in one line that is bounded; empty where it had none.
+    pub words: String,
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, words } = self;
+        match (status, words.as_str()) {
+            (401, "") => f.write_str("the code host did not accept the worker's token (401)"),
+            (401, words) => write!(
+                f,
+                "the code host did not accept the worker's token (401): {words}"
+            ),
+            (status, "") => write!(f, "the code host refused it ({status})"),
+            (status, words) => write!(f, "the code host refused it ({status}): {words}"),
+        }
+    }
+}
+
+/// What the code host answered git last, where that was a no. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct LastDenied(Arc<Mutex<Option<Denied>>>);
+
+impl LastDenied {
+    /// The no.
+    pub fn get(&self) -> Option<Denied> {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<CancellationToken>> {
+    fn set(&self, denied: Option<Denied>) {
+        *self.lock() = denied;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Denied>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,6 +208,7 @@ pub(super) struct Git {
     reference: String,
     token: RwLock<Option<SecretString>>,
     gate: PushGate,
+    denied: LastDenied,
     upstream: Arc<Upstream>,
     /// How long no byte may pass.
     silence: Duration,
@@ -148,6 +233,7 @@ impl Git {
             reference: format!("refs/heads/{}", options.branch),
             token: RwLock::new(options.token),
             gate: PushGate::default(),
+            denied: LastDenied::default(),
             upstream,
             silence,
             tasks,
@@ -161,6 +247,10 @@ impl Git {
 
     pub(super) fn gate(&self) -> PushGate {
         self.gate.clone()
+    }
+
+    pub(super) fn denied(&self) -> LastDenied {
+        self.denied.clone()
     }
 
     pub(super) fn screen(&self) -> Option<Screen> {
@@ -203,7 +293,7 @@ impl Git {
             }
             (&Method::GET, "/info/refs", query @ "service=git-receive-pack") => {
                 if !self.gate.is_open() {
-                    return self.refuse(None, GATE_CLOSED);
+                    return self.refuse(None, self.closed());
                 }
                 let answer = self
                     .pass(
@@ -286,12 +376,12 @@ impl Git {
                 .await;
         }
         let Some(leave) = self.gate.leave() else {
-            return self.turn_away(Some(&command), GATE_CLOSED, body).await;
+            return self.turn_away(Some(&command), self.closed(), body).await;
         };
         let whole = match &self.screen {
             Some((screen, dir)) => {
                 let section = commands::section(&buffer);
-                let held = self.held(screen, dir, section, chunks, &mut body, &command, leave);
+                let held = self.held(screen, dir, section, chunks, &mut body, &command, &leave);
                 match held.await {
                     Ok(whole) => whole,
                     Err(reason) => return self.turn_away(Some(&command), &reason, body).await,
@@ -300,7 +390,7 @@ impl Git {
             None => Replayed {
                 chunks,
                 rest: body,
-                closed: Box::pin(leave.cancelled_owned()),
+                closed: Box::pin(leave.clone().cancelled_owned()),
             }
             .boxed_unsync(),
         };
@@ -310,9 +400,17 @@ impl Git {
             "",
             headers,
             whole,
-            Some(command),
+            Some(Passing { command, leave }),
         )
         .await
+    }
+
+    /// Notes that a push did not pass for the gate alone, and says why.
+    fn closed(&self) -> &'static str {
+        if let Some((screen, _)) = &self.screen {
+            screen.note(Refusal::Closed);
+        }
+        self.gate.words()
     }
 
     /// Takes all of a push and has it looked at. Why it does not pass otherwise.
@@ -328,34 +426,37 @@ impl Git {
         mut chunks: VecDeque<Bytes>,
         rest: &mut Incoming,
         command: &Command,
-        leave: CancellationToken,
+        leave: &CancellationToken,
     ) -> Result<Body, String> {
         screen.begin();
         let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let turn = turn.map_err(|_| GATE_CLOSED.to_owned())?;
+        let turn = Arc::new(turn.map_err(|_| self.closed())?);
         let head = commands::split(&mut chunks, section);
-        let taken = Spool::take(dir, turn, head, chunks, rest, &leave).await;
+        let unreadable = |words: String| {
+            screen.note(Refusal::Unreadable(words.clone()));
+            words
+        };
+        let taken = Spool::take(dir, Arc::clone(&turn), head, chunks, rest, leave).await;
         let spool = taken.map_err(|error| match error {
-            spool::Error::TooLarge => screen.give_up(error.to_string()),
+            spool::Error::TooLarge => unreadable(error.to_string()),
+            spool::Error::Closed => self.closed().to_owned(),
             other => other.to_string(),
         })?;
         let read = spool.pack().await.map_err(|error| error.to_string())?;
-        let pack = read.map_err(|error| screen.give_up(error.to_string()))?;
-        match screen.check(command, &pack).await {
-            Ok(()) => {}
-            Err(error @ Trouble::Unreadable(_)) => {
-                return Err(screen.give_up(error.to_string()));
-            }
-            Err(error) => return Err(error.to_string()),
+        let pack = read.map_err(|error| unreadable(error.to_string()))?;
+        screen.check(command, pack, &turn).await?;
+        if leave.is_cancelled() {
+            return Err(self.closed().to_owned());
         }
-        let body = spool.body(leave).await.map_err(|error| error.to_string())?;
+        let body = spool.body(leave.clone()).await;
+        let body = body.map_err(|error| error.to_string())?;
         Ok(body.boxed_unsync())
     }
 
     /// Only the flush itself goes on, whatever came after it.
     async fn probe(&self, headers: &HeaderMap) -> Response<Body> {
         if !self.gate.is_open() {
-            return self.refuse(None, GATE_CLOSED);
+            return self.refuse(None, self.closed());
         }
         self.pass(
             Method::POST,
@@ -375,7 +476,7 @@ impl Git {
         query: &str,
         from: &HeaderMap,
         body: Body,
-        command: Option<Command>,
+        push: Option<Passing>,
     ) -> Response<Body> {
         let question = if query.is_empty() { "" } else { "?" };
         let Some(uri) = self
@@ -388,12 +489,12 @@ impl Git {
             );
         };
         let mut request = Request::new(body);
-        let is_read_here = command.is_some() || query == "service=git-receive-pack";
+        let is_read_here = push.is_some() || query == "service=git-receive-pack";
         *request.headers_mut() = self.headers(from, &method, is_read_here);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        let answer = match &command {
-            Some(command) => self.send_push(request, command.clone()).await,
+        let answer = match &push {
+            Some(push) => self.send_push(request, push.command.clone()).await,
             None => self
                 .upstream
                 .send(request, self.silence)
@@ -401,18 +502,24 @@ impl Git {
                 .map(|response| response.map(Answered::Plain)),
         };
         match answer {
-            Ok(response) => self.answer(response, command),
+            Ok(response) => self.answer(response, push.map(|push| push.command)).await,
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the code host gave no answer"
                 );
-                let reason = if command.is_some() && !self.gate.is_open() {
-                    "pushes were closed before it was sent"
-                } else {
-                    "the code host gave no answer"
-                };
-                self.lost(command, reason);
+                if let Some(push) = push {
+                    let is_closed = push.leave.is_cancelled();
+                    let reason = if is_closed {
+                        self.closed()
+                    } else {
+                        "the code host gave no answer"
+                    };
+                    self.lost(Some(push.command), reason);
+                    if is_closed {
+                        return text(StatusCode::FORBIDDEN, &format!("mainloop: {reason}"));
+                    }
+                }
                 match error {
                     upstream::Error::Silent { .. } => text(
                         StatusCode::GATEWAY_TIMEOUT,
@@ -494,7 +601,11 @@ impl Git {
         headers
     }
 
-    fn answer(&self, response: Response<Answered>, command: Option<Command>) -> Response<Body> {
+    async fn answer(
+        &self,
+        response: Response<Answered>,
+        command: Option<Command>,
+    ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         if head.status.is_redirection() {
             self.lost(command, "the code host answered with a redirect");
@@ -506,13 +617,18 @@ impl Git {
         if matches!(head.status.as_u16(), 401 | 403) {
             let status = head.status.as_u16();
             self.sink.put(Event::GitUnauthorized { status });
-            self.lost(command, "the code host did not accept the worker's token");
+            let words = match body {
+                Answered::Plain(body) => words(body).await,
+                Answered::Watched(_) => String::new(),
+            };
+            let denied = Denied { status, words };
+            let said = denied.to_string();
+            self.lost(command, &said);
+            self.denied.set(Some(denied));
             // Not 401: git would ask for a password.
-            return text(
-                StatusCode::FORBIDDEN,
-                &format!("mainloop: the code host did not accept the worker's token ({status})"),
-            );
+            return text(StatusCode::FORBIDDEN, &format!("mainloop: {said}"));
         }
+        self.denied.set(None);
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(SET_COOKIE);
         head.headers.remove(WWW_AUTHENTICATE);
@@ -574,6 +690,34 @@ impl Git {
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
+}
+
+/// What an answer says, in one line that is bounded. A page for a browser says nothing that its status does not.
+async fn words(mut body: Heard) -> String {
+    let mut read = Vec::new();
+    let reading = async {
+        while read.len() < WORDS
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            if let Some(data) = frame.data_ref() {
+                read.extend_from_slice(&data[..data.len().min(WORDS - read.len())]);
+            }
+        }
+    };
+    // What came until then is told.
+    let _ = tokio::time::timeout(WORDS_TIMEOUT, reading).await;
+    let words = mainloop_github::text::visible(&String::from_utf8_lossy(&read));
+    if words.trim_start().starts_with('<') {
+        return String::new();
+    }
+    let words: Vec<&str> = words.split_whitespace().collect();
+    words.join(" ").chars().take(WORDS_TOLD).collect()
+}
+
+/// A push on its way, and the leave that it has.
+struct Passing {
+    command: Command,
+    leave: CancellationToken,
 }
 
 /// A push of which the first chunks were read already. It fails when the gate closes before its end.

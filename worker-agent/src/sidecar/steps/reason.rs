@@ -3,13 +3,18 @@
 use mainloop_github::{Class, Error, Thing};
 use mainloop_proto::v1::FailureReason as Reason;
 
+use crate::sidecar::proxy::Denied;
+
+/// GitHub's words to git and to its API about a repository that is archived.
+const ARCHIVED: &str = "was archived so";
+
 /// What a call to GitHub failed for.
 pub(super) fn of_github(error: &Error) -> Reason {
     let said = error.said().to_lowercase();
     let numbered = matches!(error.thing(), Thing::Issue | Thing::Pull);
     match error.class() {
         Class::Unauthorized => Reason::GithubCredential,
-        Class::Forbidden { .. } if said.contains("archived") => Reason::RepositoryArchived,
+        Class::Forbidden { .. } if said.contains(ARCHIVED) => Reason::RepositoryArchived,
         Class::Forbidden { .. } if numbered && said.contains("is locked") => Reason::PullGone,
         Class::Forbidden { .. } => Reason::GithubPermission,
         Class::NotFound if numbered => Reason::PullGone,
@@ -20,8 +25,9 @@ pub(super) fn of_github(error: &Error) -> Reason {
     }
 }
 
-/// Parts of git's and GitHub's messages, in lower case, with what each means; the first that fits counts. GitHub's
-/// codes are listed in its documentation of push protection, rulesets and branch protection.
+/// Parts of git's and GitHub's messages, in lower case, with what each means; the first that fits counts. None fits a
+/// branch's name, which git prints as well: each has a character that no ref has. GitHub's codes are listed in its
+/// documentation of push protection, rulesets and branch protection.
 const GIT: &[(&str, Reason)] = &[
     ("no space left on device", Reason::Disk),
     ("disk quota exceeded", Reason::Disk),
@@ -29,26 +35,15 @@ const GIT: &[(&str, Reason)] = &[
     ("must have verified signatures", Reason::SignedCommits),
     ("commits must be signed", Reason::SignedCommits),
     ("protected branch", Reason::BranchProtected),
-    ("gh006", Reason::BranchProtected),
-    ("gh013", Reason::BranchProtected),
+    ("gh006:", Reason::BranchProtected),
+    ("gh013:", Reason::BranchProtected),
     ("repository rule violations", Reason::BranchProtected),
-    ("archived", Reason::RepositoryArchived),
-    (
-        "could not be asked what the push changes",
-        Reason::GithubUnavailable,
-    ),
+    // Our own words, beside the ref: no hook's.
+    ("(mainloop: ", Reason::Git),
     ("hook declined", Reason::PushRejected),
     ("remote rejected", Reason::PushRejected),
     ("repository not found", Reason::RepositoryAbsent),
-    ("authentication failed", Reason::GithubCredential),
-    ("invalid username or", Reason::GithubCredential),
-    (
-        "write access to repository not granted",
-        Reason::GithubPermission,
-    ),
-    ("permission to", Reason::GithubPermission),
-    ("error: 401", Reason::GithubCredential),
-    ("error: 403", Reason::GithubPermission),
+    (DENIED, Reason::GithubPermission),
     ("error: 404", Reason::RepositoryAbsent),
     ("error: 429", Reason::GithubLimit),
     ("error: 500", Reason::GithubUnavailable),
@@ -59,15 +54,32 @@ const GIT: &[(&str, Reason)] = &[
     ("rpc failed", Reason::GithubUnavailable),
 ];
 
-/// What git failed for, by what it said.
-pub(super) fn of_git(message: &str) -> Reason {
-    let message = message.to_lowercase();
-    if message.contains("git fetch") && message.contains("did not end within") {
+/// What git prints where the proxy passes a no of the code host on: 403, whether that was 401 or 403.
+const DENIED: &str = "error: 403";
+
+/// What a command of git failed for, by what it printed.
+pub(super) fn of_git(command: &str, printed: &str) -> Reason {
+    let printed = printed.to_lowercase();
+    if command.starts_with("git fetch") && printed.contains("did not end within") {
         return Reason::CloneTimeout;
     }
     GIT.iter()
-        .find(|(part, _)| message.contains(part))
+        .find(|(part, _)| printed.contains(part))
         .map_or(Reason::Git, |(_, reason)| *reason)
+}
+
+/// Whether git says by this reason that the code host said no, and the proxy knows more.
+pub(super) fn is_denied(reason: Reason) -> bool {
+    reason == Reason::GithubPermission
+}
+
+/// What the code host said no for.
+pub(super) fn of_denied(denied: &Denied) -> Reason {
+    match denied.status {
+        401 => Reason::GithubCredential,
+        _ if denied.words.to_lowercase().contains(ARCHIVED) => Reason::RepositoryArchived,
+        _ => Reason::GithubPermission,
+    }
 }
 
 #[cfg(test)]
@@ -155,20 +167,47 @@ mod tests {
             ),
             ("fatal: write error: No space left on device", Reason::Disk),
             (
-                "! [remote rejected] x -> x (mainloop: the code host could not be asked what the push changes, try again: no answer)",
-                Reason::GithubUnavailable,
+                "! [remote rejected] x -> x (mainloop: the branch has moved on the code host: fetch it and try again)",
+                Reason::Git,
             ),
             (
-                "git fetch -q --no-tags origin +refs/heads/main: did not end within 1800s",
-                Reason::CloneTimeout,
+                "! [remote rejected] 12ab -> mainloop/k3f9-archived-gh006-gh013 (pre-receive hook declined)",
+                Reason::PushRejected,
             ),
+            ("did not end within 1800s", Reason::Git),
             (
                 "error: RPC failed; curl 18 transfer closed with outstanding read data remaining\nfatal: early EOF",
                 Reason::GithubUnavailable,
             ),
             ("fatal: early EOF", Reason::Git),
         ] {
-            assert_eq!(of_git(message), reason, "{message}");
+            let push = "git push -q origin 12ab:refs/heads/mainloop/k3f9-archived-things";
+            assert_eq!(of_git(push, message), reason, "{message}");
+        }
+        assert_eq!(
+            of_git("git fetch -q origin main", "did not end within 1800s"),
+            Reason::CloneTimeout
+        );
+    }
+
+    #[test]
+    fn a_no_of_the_code_host_is_told_by_its_status_and_its_words() {
+        for (status, words, reason) in [
+            (401, "Invalid username or token.", Reason::GithubCredential),
+            (
+                403,
+                "This repository was archived so it is read-only.",
+                Reason::RepositoryArchived,
+            ),
+            (
+                403,
+                "Permission to o/archived.git denied to x.",
+                Reason::GithubPermission,
+            ),
+            (403, "", Reason::GithubPermission),
+        ] {
+            let words = words.to_owned();
+            assert_eq!(of_denied(&Denied { status, words }), reason, "{status}");
         }
     }
 }

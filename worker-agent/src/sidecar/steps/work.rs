@@ -138,7 +138,7 @@ pub(super) async fn turn(
     let pushed = match push(worker, version, harness, message).await {
         Ok(()) => "What is done is pushed.".to_owned(),
         // A person decides on the next attempt, which finds it.
-        Err(error) => format!("Not everything is pushed: {error}."),
+        Err(NotPushed { error, .. }) => format!("Not everything is pushed: {error}."),
     };
     show(worker, version, harness).await?;
     Err(Failure {
@@ -160,18 +160,38 @@ async fn wrap_up(worker: &mut Worker, talk: &Talk<'_>, conversation: &mut Conver
     }
 }
 
-/// Commits what the turn left under `message`, and pushes.
+/// A push that did not pass: in the harness's words, and why, where the proxy knows.
+struct NotPushed {
+    error: channel::Error,
+    refusal: Option<Refusal>,
+}
+
+/// Commits what the turn left under `message`, and pushes. A push that the plane's absence cut short is made again.
 async fn push(
     worker: &mut Worker,
     version: i64,
     harness: &Harness,
     message: String,
-) -> Result<(), channel::Error> {
-    worker.link.writable().await;
-    worker.renew();
-    let pushed = harness.publish(message).await;
-    worker.drain_proxy_events(version);
-    pushed.map(drop)
+) -> Result<(), NotPushed> {
+    loop {
+        worker.link.writable().await;
+        worker.allow_pushes();
+        worker.renew();
+        // That of a push before this one.
+        worker.take_refusal();
+        let pushed = harness.publish(message.clone()).await;
+        worker.drain_proxy_events(version);
+        let Err(error) = pushed else {
+            return Ok(());
+        };
+        match worker.take_refusal() {
+            Some(Refusal::Closed) => worker.note(
+                "touch with mainloop was lost in the middle of a push: it is pushed again"
+                    .to_owned(),
+            ),
+            refusal => return Err(NotPushed { error, refusal }),
+        }
+    }
 }
 
 /// Publishes what the turn left, under the task's title where nothing else is said, and sees to the pull request. Where the
@@ -186,12 +206,16 @@ pub(super) async fn publish(
     let message = message.unwrap_or_else(|| text::title(&worker.task.title));
     let mut told = 0;
     loop {
-        let Err(error) = push(worker, version, harness, message.clone()).await else {
+        let Err(not_pushed) = push(worker, version, harness, message.clone()).await else {
             show(worker, version, harness).await?;
             return Ok(summary);
         };
-        let prompt = match worker.take_refusal() {
-            None => return Err(Failure::git(error)),
+        let prompt = match not_pushed.refusal {
+            None | Some(Refusal::Closed) => return Err(Failure::git(not_pushed.error)),
+            Some(Refusal::Unknown(error)) => return Err(Failure::github(&error)),
+            Some(Refusal::Unreadable(why)) => {
+                return Err(Failure::new(FailureReason::PushUnchecked, why));
+            }
             Some(Refusal::Held(held)) => {
                 harness.auto_push(false).await.map_err(Failure::git)?;
                 match worker.ask_leave(version, held).await {
@@ -206,7 +230,7 @@ pub(super) async fn publish(
             Some(Refusal::Definitions(why)) => {
                 return Err(Failure::new(FailureReason::WorkflowRefused, why));
             }
-            Some(Refusal::Message(why) | Refusal::Unreadable(why)) => {
+            Some(Refusal::Message(why)) => {
                 return Err(Failure::new(FailureReason::PushRejected, why));
             }
         };

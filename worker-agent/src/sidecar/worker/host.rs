@@ -253,6 +253,11 @@ impl Host {
         self.proxy.screen()
     }
 
+    /// What the code host answered git last, where that was a no.
+    pub(super) fn denied(&self) -> Option<proxy::Denied> {
+        self.proxy.denied().get()
+    }
+
     /// What the task has cost so far, in millionths of a US dollar.
     pub(super) fn spent_micros(&self) -> u64 {
         self.proxy.meter().spent_micros()
@@ -301,7 +306,7 @@ impl Host {
                 if *may_write.borrow_and_update() {
                     gate.open();
                 } else {
-                    gate.close();
+                    gate.suspend();
                 }
                 if may_write.changed().await.is_err() {
                     gate.close();

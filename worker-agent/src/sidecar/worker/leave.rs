@@ -18,7 +18,7 @@ pub(crate) enum Leave {
 }
 
 impl Worker {
-    /// Why the last push was turned away, if that can change.
+    /// Why the last push did not pass, where the proxy knows; told once.
     pub(crate) fn take_refusal(&self) -> Option<Refusal> {
         self.host.screen()?.take_refusal()
     }

@@ -209,6 +209,9 @@ impl Worker {
             committer_email: self.policy.committer_email.clone(),
         };
         self.note(format!("preparing {} on {}", self.branch, base.branch));
+        if let Some(screen) = self.host.screen() {
+            screen.see_base().await;
+        }
         let prepared = harness.prepare(prepare).await.map_err(Failure::git)?;
         if !base.is_set_up {
             if !base.setup.is_empty() {

@@ -1,5 +1,7 @@
 //! For the crate in `/fuzz` alone.
 
+use tokio_util::sync::CancellationToken;
+
 use super::commands::{self, Answer, Command, Head};
 use super::pack::{self, Kind, Pack};
 use super::pktline::{self, Next, Packet};
@@ -31,7 +33,7 @@ pub fn push(body: &[u8], cut: usize) {
 
 /// A pack. Each object that is found has the name that it hashes to, and its parts are read without a fall.
 pub fn pack(bytes: &[u8]) {
-    let Ok(found) = Pack::read(bytes) else {
+    let Ok(found) = Pack::read(bytes, &CancellationToken::new()) else {
         return;
     };
     for (oid, commit) in found.commits() {

@@ -10,6 +10,7 @@ use std::io::{self, BufRead, Read};
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use flate2::bufread::ZlibDecoder;
+use tokio_util::sync::CancellationToken;
 
 /// Objects in one pack.
 const OBJECTS: u32 = 1_000_000;
@@ -62,6 +63,9 @@ pub(super) enum Error {
     /// It leans on objects that it does not bring.
     #[error("its pack is a thin one: push with --no-thin")]
     Thin,
+    /// Nobody waits for it any more.
+    #[error("the push was cut")]
+    Stopped,
 }
 
 /// The objects of a pack.
@@ -79,12 +83,12 @@ pub(super) struct TreeEntry {
 }
 
 impl Pack {
-    /// Reads a pack up to its end. An empty input is a pack without objects.
-    pub(super) fn read(mut input: impl BufRead) -> Result<Self, Error> {
+    /// Reads a pack up to its end, or until it is told to stop. An empty input is a pack without objects.
+    pub(super) fn read(mut input: impl BufRead, stop: &CancellationToken) -> Result<Self, Error> {
         if input.fill_buf()?.is_empty() {
             return Ok(Self::default());
         }
-        let mut reader = Reader::new(input);
+        let mut reader = Reader::new(input, stop);
         let mut head = [0; 12];
         reader.input.read_exact(&mut head)?;
         let (magic, rest) = head.split_at(4);
@@ -97,6 +101,7 @@ impl Pack {
             return Err(Error::TooLarge("objects"));
         }
         for _ in 0..count {
+            reader.goes_on()?;
             reader.entry()?;
         }
         // The checksum of the pack: each object is checked by its name instead.
@@ -131,6 +136,14 @@ pub(super) fn tree_of(commit: &[u8]) -> Option<Oid> {
     (line.get(40) == Some(&b'\n'))
         .then(|| parse_oid(line.get(..40)?))
         .flatten()
+}
+
+/// The parents of a commit, as git reads them: the lines behind its tree.
+pub(super) fn parents_of(commit: &[u8]) -> impl Iterator<Item = Oid> {
+    commit
+        .split(|byte| *byte == b'\n')
+        .skip(1)
+        .map_while(|line| parse_oid(line.strip_prefix(b"parent ")?))
 }
 
 /// The names in a tree, in its own order. `None` where it is none.
@@ -201,8 +214,9 @@ struct Waiting {
     delta: Vec<u8>,
 }
 
-struct Reader<R> {
+struct Reader<'a, R> {
     input: Counted<R>,
+    stop: &'a CancellationToken,
     pack: Pack,
     slots: HashMap<u64, Slot>,
     /// Blobs whose names are known and whose bytes are not.
@@ -215,10 +229,11 @@ struct Reader<R> {
     kept_blobs: u64,
 }
 
-impl<R: BufRead> Reader<R> {
-    fn new(input: R) -> Self {
+impl<'a, R: BufRead> Reader<'a, R> {
+    fn new(input: R, stop: &'a CancellationToken) -> Self {
         Self {
             input: Counted { input, at: 0 },
+            stop,
             pack: Pack::default(),
             slots: HashMap::new(),
             passed: HashSet::new(),
@@ -229,6 +244,13 @@ impl<R: BufRead> Reader<R> {
             kept: 0,
             kept_blobs: 0,
         }
+    }
+
+    fn goes_on(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        Ok(())
     }
 
     fn entry(&mut self) -> Result<(), Error> {
@@ -347,6 +369,7 @@ impl<R: BufRead> Reader<R> {
         loop {
             match decoder.read(&mut chunk)? {
                 0 => break,
+                _ if self.stop.is_cancelled() => return Err(Error::Stopped),
                 count => {
                     hash.update(&chunk[..count]);
                     seen += count as u64;
@@ -440,6 +463,7 @@ impl<R: BufRead> Reader<R> {
     fn add(&mut self, at: u64, kind: Kind, data: Vec<u8>) -> Result<(), Error> {
         let mut open = vec![(at, kind, data)];
         while let Some((at, kind, data)) = open.pop() {
+            self.goes_on()?;
             let size = data.len() as u64;
             let mut hash = name(kind, size);
             hash.update(&data);

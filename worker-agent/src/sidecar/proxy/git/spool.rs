@@ -1,9 +1,11 @@
-//! A push that is held until it was looked at: on disk, in a file without a name, and one at a time.
+//! A push that is held until it was looked at: on disk, in a file without a name, and one at a time. Its turn ends when
+//! the last work on it has, whether or not its client still waits.
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Seek as _};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,7 +16,6 @@ use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::GATE_CLOSED;
 use super::pack::{self, Pack};
 use crate::sidecar::proxy::body::BodyError;
 
@@ -23,6 +24,23 @@ const PUSH: u64 = 1 << 30;
 /// Bytes that are sent on at once.
 const PIECE: usize = 64 * 1024;
 
+/// The turn of one push. Who works on it for longer than its client may wait has a clone.
+pub(super) type Turn = Arc<OwnedSemaphorePermit>;
+
+/// Does something on a thread of its own, in the turn of a push.
+pub(super) async fn apart<T: Send + 'static>(
+    turn: &Turn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let turn = Arc::clone(turn);
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    done.await.map_err(|_| Error::Panicked)
+}
+
 /// Why a push cannot be held.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -30,7 +48,7 @@ pub(super) enum Error {
     TooLarge,
     #[error("the push was cut")]
     Cut,
-    #[error("{GATE_CLOSED}")]
+    #[error("pushes were closed meanwhile")]
     Closed,
     #[error("the push could not be kept for a check: {0}")]
     Disk(#[from] io::Error),
@@ -44,15 +62,14 @@ pub(super) struct Spool {
     head: Bytes,
     file: File,
     length: u64,
-    /// Nobody else has one meanwhile.
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 }
 
 impl Spool {
     /// Takes a push to its end: `head` and `read` came already, `rest` has not.
     pub(super) async fn take(
         dir: &Path,
-        turn: OwnedSemaphorePermit,
+        turn: Turn,
         head: Bytes,
         read: VecDeque<Bytes>,
         rest: &mut Incoming,
@@ -97,14 +114,16 @@ impl Spool {
         })
     }
 
-    /// Reads its pack.
+    /// Reads its pack, for as long as somebody waits for it.
     pub(super) async fn pack(&self) -> Result<Result<Pack, pack::Error>, Error> {
         let mut file = self.file.try_clone().await?.into_std().await;
-        let read = tokio::task::spawn_blocking(move || {
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        apart(&self.turn, move || {
             file.rewind()?;
-            Pack::read(BufReader::with_capacity(PIECE, file))
-        });
-        read.await.map_err(|_| Error::Panicked)
+            Pack::read(BufReader::with_capacity(PIECE, file), &stop)
+        })
+        .await
     }
 
     /// As a body. It fails when the leave to push ends before its end.
@@ -127,7 +146,7 @@ pub(super) struct Spooled {
     file: File,
     left: u64,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl hyper::body::Body for Spooled {
@@ -139,7 +158,7 @@ impl hyper::body::Body for Spooled {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.closed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(GATE_CLOSED.into())));
+            return Poll::Ready(Some(Err(Error::Closed.into())));
         }
         if let Some(head) = self.head.take() {
             return Poll::Ready(Some(Ok(Frame::data(head))));
@@ -170,5 +189,30 @@ impl hyper::body::Body for Spooled {
     fn size_hint(&self) -> SizeHint {
         let head = self.head.as_ref().map_or(0, Bytes::len) as u64;
         SizeHint::with_exact(head + self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_turn_lasts_as_long_as_the_work_and_not_as_its_client() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::new(Arc::clone(&turns).acquire_owned().await.unwrap());
+        let (release, held) = mpsc::channel::<()>();
+        let work = apart(&turn, move || held.recv().is_ok());
+        assert!(work.now_or_never().is_none());
+        drop(turn);
+        // Its client is gone, and the work goes on.
+        assert_eq!(turns.available_permits(), 0);
+        release.send(()).unwrap();
+        drop(turns.acquire().await.unwrap());
     }
 }

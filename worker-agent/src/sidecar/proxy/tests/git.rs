@@ -328,6 +328,49 @@ async fn a_token_that_is_not_accepted_is_told_and_git_asks_for_no_password() {
         "{said}"
     );
     assert_eq!(world.event().await, Event::GitUnauthorized { status: 401 });
+    let denied = world.proxy.denied().get().map(|denied| denied.status);
+    assert_eq!(denied, Some(401));
+}
+
+#[tokio::test]
+async fn a_no_of_the_host_is_told_in_its_words_until_it_says_yes() {
+    let answers = Router::new().fallback(async |request: Request| {
+        if request
+            .uri()
+            .query()
+            .unwrap_or_default()
+            .contains("receive")
+        {
+            let long = "\u{1b}[2J".repeat(2000);
+            (
+                StatusCode::FORBIDDEN,
+                format!("Permission to o/r.git\ndenied to x.{long}"),
+            )
+        } else {
+            (StatusCode::NOT_FOUND, String::new())
+        }
+    });
+    let world = World::new(upstream(answers).await, |_| {}).await;
+    world.proxy.gate().open();
+    let denied = world.proxy.denied();
+    assert_eq!(denied.get(), None);
+    let ask = async |service: &str| {
+        let request = http::Request::get(format!("/git/o/r.git/info/refs?service=git-{service}"))
+            .body(Full::default())
+            .unwrap();
+        text(world.send(request).await).await
+    };
+    let said = ask("receive-pack").await;
+    assert!(
+        said.starts_with(
+            "mainloop: the code host refused it (403): Permission to o/r.git denied to x."
+        ),
+        "{said}"
+    );
+    assert!(!said.contains('\u{1b}') && said.len() < 500, "{said}");
+    assert_eq!(denied.get().map(|denied| denied.status), Some(403));
+    ask("upload-pack").await;
+    assert_eq!(denied.get(), None);
 }
 
 /// A host that reads heads alone: it answers each request as soon as its head is there, and tells the head.

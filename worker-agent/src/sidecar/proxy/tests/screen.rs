@@ -1,10 +1,14 @@
 //! What passes a screen that looks at pushes, with real git on both sides.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use axum::Json;
 use axum::extract::Path as Captured;
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use base64::Engine as _;
-use mainloop_github::{Client, Repo};
+use mainloop_github::{Class, Client, Repo};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -21,13 +25,28 @@ struct Ground {
     bare: PathBuf,
     work: PathBuf,
     base: String,
+    /// What the API answers everything with, where that is not zero.
+    answers: Arc<AtomicU16>,
     _root: TempDir,
 }
 
-/// Trees and blobs as the code host's API tells them.
-fn api(bare: PathBuf) -> axum::Router {
+/// Refs, trees, blobs and what is in the history of what, as the code host's API tells them.
+fn api(bare: PathBuf, answers: Arc<AtomicU16>) -> axum::Router {
     let trees = bare.clone();
+    let compared = bare.clone();
     axum::Router::new()
+        .route(
+            "/api/repos/o/r/compare/{both}",
+            get(async move |Captured(both): Captured<String>| {
+                let (head, commit) = both.split_once("...").unwrap();
+                let args = ["merge-base", "--is-ancestor", commit, head];
+                match run(&compared, &args).await.status.code() {
+                    Some(0) => Ok(Json(json!({"status": "behind"}))),
+                    Some(1) => Ok(Json(json!({"status": "diverged"}))),
+                    _ => Err(http::StatusCode::NOT_FOUND),
+                }
+            }),
+        )
         .route(
             "/api/repos/o/r/git/trees/{sha}",
             get(async move |Captured(sha): Captured<String>| tree(&trees, &sha).await),
@@ -54,6 +73,17 @@ fn api(bare: PathBuf) -> axum::Router {
                 Json(json!({"content": content, "encoding": "base64", "size": out.stdout.len()}))
             }),
         )
+        .layer(axum::middleware::from_fn(
+            move |request, next: axum::middleware::Next| {
+                let answer = http::StatusCode::from_u16(answers.load(Ordering::SeqCst));
+                async move {
+                    match answer {
+                        Ok(status) => status.into_response(),
+                        Err(_) => next.run(request).await,
+                    }
+                }
+            },
+        ))
 }
 
 async fn tree(bare: &Path, sha: &str) -> Result<Json<Value>, http::StatusCode> {
@@ -81,7 +111,8 @@ impl Ground {
         let bare = root.path().join("o/r.git");
         std::fs::create_dir_all(&bare).unwrap();
         ok(&bare, &["init", "--bare", "-q"]).await;
-        let router = api(bare.clone()).merge(backend(root.path().to_owned()));
+        let answers = Arc::<AtomicU16>::default();
+        let router = api(bare.clone(), Arc::clone(&answers)).merge(backend(root.path().to_owned()));
         let upstream = upstream(router).await;
         let dir = root.path().to_owned();
         let world = World::new(upstream, |options| {
@@ -107,12 +138,13 @@ impl Ground {
             bare,
             work,
             base: String::new(),
+            answers,
             _root: root,
         };
         ground
             .sh(
                 "git init -q && mkdir -p .github/workflows && echo 'on: pull_request_target' > .github/workflows/ci.yml \
-                 && git add -A && git commit -qm old && echo 'on: push' > .github/workflows/ci.yml \
+                 && git add -A && git commit -qm 'Fixes #1' && echo 'on: push' > .github/workflows/ci.yml \
                  && echo hi > readme && git commit -qam start && git add -A && git commit -qm readme",
             )
             .await;
@@ -182,8 +214,8 @@ impl Ground {
         String::from_utf8_lossy(&out.stderr).into_owned()
     }
 
-    /// A push as git would write it that says where the branch was, and brings one commit.
-    async fn push_by_hand(&self, old: &str, new: &str) -> String {
+    /// A push as git would write it that says where the branch was, and brings these commits and nothing else.
+    async fn push_by_hand(&self, old: &str, new: &str, brings: &[&str]) -> String {
         let line = format!("{old} {new} refs/heads/mainloop/task\0report-status");
         let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
         let mut packed = git()
@@ -194,7 +226,7 @@ impl Ground {
             .spawn()
             .unwrap();
         let mut stdin = packed.stdin.take().unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut stdin, format!("{new}\n").as_bytes())
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, brings.join("\n").as_bytes())
             .await
             .unwrap();
         drop(stdin);
@@ -365,7 +397,7 @@ async fn what_changes_nothing_that_runs_passes() {
         ground.sh(script).await;
         let said = ground.push().await;
         assert!(ground.pushed().await, "{name}: {said}");
-        assert_eq!(ground.screen().take_refusal(), None, "{name}");
+        assert!(ground.screen().take_refusal().is_none(), "{name}");
     }
     // A push after it knows the branch, and a merge of the base brings what the base has by now.
     ground
@@ -397,7 +429,7 @@ async fn what_a_person_pushed_to_the_branch_is_known_and_a_lie_about_its_head_is
     let theirs = ok(&ground.bare, &["rev-parse", "theirs"]).await;
     let tree = ok(&ground.bare, &["rev-parse", "theirs^{tree}"]).await;
     let commit = ok(&ground.work, &["commit-tree", "-m", "x", &tree]).await;
-    let said = ground.push_by_hand(&theirs, &commit).await;
+    let said = ground.push_by_hand(&theirs, &commit, &[&commit]).await;
     assert!(said.contains("has moved"), "{said}");
 }
 
@@ -473,6 +505,146 @@ async fn a_commit_that_would_act_on_the_host_is_turned_away_with_its_name() {
         let refusal = ground.screen().take_refusal();
         assert!(matches!(refusal, Some(Refusal::Message(_))), "{refusal:?}");
     }
+}
+
+#[tokio::test]
+async fn what_the_base_has_by_now_is_not_judged_and_what_is_new_is() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    let bare = ground.bare.display();
+    // Somebody works on the base meanwhile, in a clone of their own.
+    ground
+        .sh(&format!(
+            "git clone -q {bare} ../theirs && cd ../theirs && git checkout -qb side \
+             && git commit -q --allow-empty -m 'Fix a (#11)' && git commit -q --allow-empty -m b \
+             && git checkout -q main && git commit -q --allow-empty -m 'Fix c (#12)' && git merge -q --no-ff -m d side \
+             && echo 'on: [push]' > .github/workflows/ci.yml && git commit -qam 'Fix e (#13)' && git push -q origin main"
+        ))
+        .await;
+    ground
+        .sh("echo x > x && git add x && git commit -qm x")
+        .await;
+    let said = ground.push().await;
+    assert!(
+        ground.pushed().await,
+        "the base has moved, and its whole history is brought: {said}"
+    );
+    // Merged, and the base moves again before that is pushed: what is merged is brought as well.
+    ground.screen().see_base().await;
+    ground
+        .sh(
+            "git fetch -q origin && git merge -q -m merge origin/main && cd ../theirs \
+             && echo 'on: workflow_dispatch' > .github/workflows/ci.yml && git commit -qam 'Fix f (#14)' \
+             && git push -q origin main",
+        )
+        .await;
+    let said = ground.push().await;
+    assert!(ground.pushed().await, "{said}");
+    ground
+        .sh("git commit -q --allow-empty -m 'Fixes #15' && git commit -q --allow-empty -m y")
+        .await;
+    let sha = ok(&ground.work, &["rev-parse", "HEAD~1"]).await;
+    let said = ground.push().await;
+    assert!(said.contains(&sha[..12]), "{said}");
+    assert!(matches!(
+        ground.screen().take_refusal(),
+        Some(Refusal::Message(_))
+    ));
+}
+
+#[tokio::test]
+async fn commits_that_a_push_brings_beside_its_head_are_judged_as_well() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    let tree = format!("{}^{{tree}}", ground.base);
+    let commit = async |message: &str| {
+        let args = ["commit-tree", "-p", &ground.base, "-m", message, &tree];
+        ok(&ground.work, &args).await
+    };
+    let (fine, acting) = (commit("fine").await, commit("Fixes #9").await);
+    // The next push would lean on it without bringing it.
+    for old in ["0".repeat(40), acting.clone()] {
+        let said = ground.push_by_hand(&old, &fine, &[&fine, &acting]).await;
+        assert!(said.contains("closes #9"), "{said}");
+    }
+    // One that lacks what it comes from passes here alone, and brings nothing past the next look.
+    let lacking = ok(
+        &ground.work,
+        &["commit-tree", "-p", &acting, "-m", "y", &tree],
+    )
+    .await;
+    let zeros = "0".repeat(40);
+    let said = ground.push_by_hand(&zeros, &lacking, &[&lacking]).await;
+    assert!(!said.contains("ok refs"), "{said}");
+    let brings = [&lacking[..], &acting];
+    let said = ground.push_by_hand(&zeros, &lacking, &brings).await;
+    assert!(said.contains("closes #9"), "{said}");
+}
+
+#[tokio::test]
+async fn a_folder_of_many_names_that_are_taken_for_definitions_is_not_asked_about() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    ground
+        .sh(
+            "blob=$(git hash-object -w readme) && for name in .github. .Github .gIthub .giThub .gitHub; do \
+             git update-index --add --cacheinfo 100644,$blob,$name; done && git commit -qm x",
+        )
+        .await;
+    let said = ground.push().await;
+    assert!(said.contains("too many names"), "{said}");
+    let refusal = ground.screen().take_refusal();
+    assert!(
+        matches!(refusal, Some(Refusal::Unreadable(_))),
+        "{refusal:?}"
+    );
+}
+
+#[tokio::test]
+async fn paths_that_are_too_long_to_be_shown_are_cut_and_the_change_is_held() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    ground
+        .sh(
+            "name=$(printf 'x%.0s' $(seq 250)) && mkdir .github/workflows/$name && echo x > .github/workflows/$name/a.yml \
+             && git add -A && git commit -qm x",
+        )
+        .await;
+    ground.push().await;
+    let held = ground.held().unwrap();
+    assert!(held.paths[0].ends_with("x…"), "{}", held.paths[0]);
+    assert!(held.diff.contains(&held.paths[0]), "{}", held.diff);
+}
+
+#[tokio::test]
+async fn a_code_host_that_cannot_be_asked_is_told_by_what_it_answers() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    ground
+        .sh("echo x >> .github/workflows/ci.yml && git commit -qam x")
+        .await;
+    ground.answers.store(401, Ordering::SeqCst);
+    let said = ground.push().await;
+    assert!(said.contains("could not be asked"), "{said}");
+    let Some(Refusal::Unknown(error)) = ground.screen().take_refusal() else {
+        panic!("{said}");
+    };
+    assert_eq!(error.class(), Class::Unauthorized);
+}
+
+#[tokio::test]
+async fn a_push_that_is_closed_for_a_while_says_so_and_passes_later() {
+    let ground = Ground::new(g::WorkflowFiles::Ask).await;
+    let gate = ground.world.proxy.gate();
+    ground
+        .sh("echo x > x && git add x && git commit -qm x")
+        .await;
+    gate.suspend();
+    let said = ground.push().await;
+    assert!(said.contains("touch with mainloop is lost"), "{said}");
+    let refusal = ground.screen().take_refusal();
+    assert!(matches!(refusal, Some(Refusal::Closed)), "{refusal:?}");
+    gate.close();
+    let said = ground.push().await;
+    assert!(said.contains("until the plan is approved"), "{said}");
+    gate.open();
+    let said = ground.push().await;
+    assert!(ground.pushed().await, "{said}");
 }
 
 #[tokio::test]

@@ -5,6 +5,10 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
+fn read(bytes: &[u8]) -> Result<Pack, Error> {
+    Pack::read(bytes, &CancellationToken::new())
+}
+
 fn git(dir: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new("git")
         .arg("-C")
@@ -96,7 +100,7 @@ fn every_object_of_a_pack_is_found_whatever_its_deltas() {
         let mut args = vec!["pack-objects", "-q", "--stdout"];
         args.extend(options);
         let packed = git(path, &args, b"HEAD\n");
-        let pack = Pack::read(&packed[..]).unwrap();
+        let pack = read(&packed[..]).unwrap();
         is_whole(path, &pack);
         let head = parse_oid(text(path, &["rev-parse", "HEAD"]).as_bytes()).unwrap();
         let tree = tree_of(pack.get(&head, Kind::Commit).unwrap()).unwrap();
@@ -116,7 +120,7 @@ fn a_pack_that_leans_on_what_it_does_not_bring_is_refused() {
         &["pack-objects", "-q", "--stdout", "--revs", "--thin"],
         b"HEAD\n^HEAD~1\n",
     );
-    assert!(matches!(Pack::read(&packed[..]), Err(Error::Thin)));
+    assert!(matches!(read(&packed[..]), Err(Error::Thin)));
 }
 
 #[test]
@@ -128,11 +132,11 @@ fn a_pack_that_is_cut_or_goes_on_is_refused_and_none_is_empty() {
         b"HEAD\n^HEAD~1\n",
     );
     for cut in [1, 11, 12, packed.len() / 2, packed.len() - 1] {
-        assert!(Pack::read(&packed[..cut]).is_err(), "cut at {cut}");
+        assert!(read(&packed[..cut]).is_err(), "cut at {cut}");
     }
     let longer = [&packed[..], b"x"].concat();
-    assert!(matches!(Pack::read(&longer[..]), Err(Error::Malformed(_))));
-    assert_eq!(Pack::read(&b""[..]).unwrap().commits().count(), 0);
+    assert!(matches!(read(&longer[..]), Err(Error::Malformed(_))));
+    assert_eq!(read(&b""[..]).unwrap().commits().count(), 0);
 }
 
 /// A pack with one object of this type and of the size that its head tells.
@@ -166,15 +170,34 @@ fn bombs_and_lies_about_sizes_are_refused() {
         (b"PACK\0\0\0\x02\xff\0\0\0".to_vec(), "too much"),
         (b"PACK\0\0\0\x09\0\0\0\0".to_vec(), "begin"),
     ] {
-        let error = Pack::read(&pack[..]).unwrap_err().to_string();
+        let error = read(&pack[..]).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn a_pack_that_nobody_waits_for_is_read_no_further() {
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let read = Pack::read(&one(1, 1, b"x")[..], &stop);
+    assert!(matches!(read, Err(Error::Stopped)), "{read:?}");
+}
+
+#[test]
+fn parents_are_the_lines_behind_the_tree() {
+    let (tree, one, two) = ("1".repeat(40), "2".repeat(40), "3".repeat(40));
+    let commit = format!(
+        "tree {tree}\nparent {one}\nparent {two}\nauthor a <a@b> 0 +0000\n\nparent {tree}\n"
+    );
+    let parents: Vec<String> = parents_of(commit.as_bytes()).map(|oid| hex(&oid)).collect();
+    assert_eq!(parents, [one, two]);
+    assert_eq!(parents_of(b"").count(), 0);
 }
 
 proptest::proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-        let _ = Pack::read(&bytes[..]);
+        let _ = read(&bytes[..]);
         let _ = patched(&bytes, &bytes);
         let _ = entries(&bytes);
         let _ = tree_of(&bytes);
@@ -182,6 +205,6 @@ proptest::proptest! {
 
     #[test]
     fn arbitrary_objects_never_panic(kind in 0_u8..8, data: Vec<u8>) {
-        let _ = Pack::read(&one(kind, data.len() as u64, &data)[..]);
+        let _ = read(&one(kind, data.len() as u64, &data)[..]);
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainloop_github::text;
 use similar::TextDiff;
 
-use super::super::pack::{self, Kind, Oid, Pack};
-use super::{Definitions, Screen, Trouble, is_folder};
+use super::super::pack::{self, Kind, Oid};
+use super::{Definitions, Looked, Screen, Trouble, is_folder};
 
 /// Files that one change may touch; more cannot be judged by anybody.
 const FILES: usize = 100;
@@ -21,19 +21,32 @@ const FILE: usize = 128 * 1024;
 const SHOWN: usize = 16 * 1024;
 /// Of all files.
 const ALL_SHOWN: usize = 64 * 1024;
+/// Bytes of all that a person is shown, paths included. What carries it to them takes no more than four times that.
+const TOLD: usize = 256 * 1024;
 /// Longest path that is looked at, in bytes: no checkout takes a longer one.
 const PATH: usize = 4096;
+/// Characters of a path that are shown.
+const PATH_SHOWN: usize = 200;
 /// Characters of a line that are shown.
 const LINE: usize = 500;
 /// What ends a line that is cut.
 const GOES_ON: &str = " …(the line goes on)";
-/// How long two files may be compared.
-const COMPARE: Duration = Duration::from_millis(500);
+/// How long the files of a change may be compared, all of them together.
+const COMPARE: Duration = Duration::from_secs(2);
 
 /// What changed.
+#[derive(Clone, Debug)]
 pub(super) struct Change {
     pub(super) paths: Vec<String>,
     pub(super) markdown: String,
+}
+
+/// A file that differs, as a person is shown it.
+struct File {
+    path: String,
+    what: &'static str,
+    /// Before and after; `None` where that cannot be shown.
+    texts: Option<(String, String)>,
 }
 
 type Side = Option<(u32, Oid)>;
@@ -41,35 +54,61 @@ type Side = Option<(u32, Oid)>;
 /// The change from one state of the definitions to another.
 pub(super) async fn between(
     screen: &Screen,
-    pack: &Pack,
+    looked: &Looked,
     before: &Definitions,
     after: &Definitions,
 ) -> Result<Change, Trouble> {
-    let files = files(screen, pack, before, after).await?;
-    let paths: Vec<String> = files
-        .keys()
-        .map(|path| revealed(&String::from_utf8_lossy(path)).replace('`', "'"))
-        .collect();
-    let mut list = String::new();
-    let mut blocks = String::new();
-    let mut left_out = Vec::new();
-    for (path, (old, new)) in paths.iter().zip(files.values()) {
+    let mut told = Vec::new();
+    for (path, (old, new)) in files(screen, looked, before, after).await? {
         let what = match (old, new) {
             (None, _) => "new",
             (_, None) => "deleted",
             (Some((before, _)), Some((after, _))) if before != after => "another kind of file",
             _ => "changed",
         };
-        writeln!(list, "- `{path}`: {what}").expect("a String takes any text");
         let (old, new) = (
-            content(screen, pack, *old).await?,
-            content(screen, pack, *new).await?,
+            content(screen, looked, old).await?,
+            content(screen, looked, new).await?,
         );
-        let (Some(old), Some(new)) = (old, new) else {
+        told.push(File {
+            path: shown_path(&path),
+            what,
+            texts: old.zip(new),
+        });
+    }
+    let change = looked.apart(move |_| written(told)).await?;
+    let told = change.paths.iter().map(String::len).sum::<usize>() + change.markdown.len();
+    if told > TOLD {
+        return Err(Trouble::Unreadable(
+            "the paths that it changes are too long to be shown".to_owned(),
+        ));
+    }
+    Ok(change)
+}
+
+/// A path without what would end a span of code, and not too long.
+fn shown_path(path: &[u8]) -> String {
+    let path = revealed(&String::from_utf8_lossy(path)).replace('`', "'");
+    match path.char_indices().nth(PATH_SHOWN) {
+        Some((at, _)) => format!("{}…", &path[..at]),
+        None => path,
+    }
+}
+
+/// The list of the files, then what changed in each.
+fn written(files: Vec<File>) -> Change {
+    let deadline = Instant::now() + COMPARE;
+    let mut list = String::new();
+    let mut blocks = String::new();
+    let mut left_out = Vec::new();
+    for File { path, what, texts } in &files {
+        writeln!(list, "- `{path}`: {what}").expect("a String takes any text");
+        let Some((old, new)) = texts.as_ref().filter(|_| Instant::now() < deadline) else {
             left_out.push(path.as_str());
             continue;
         };
-        let (shown, whole) = shown(&old, &new, ALL_SHOWN.saturating_sub(blocks.len()));
+        let room = ALL_SHOWN.saturating_sub(blocks.len());
+        let (shown, whole) = shown(old, new, room, deadline);
         if !whole {
             left_out.push(path);
         }
@@ -89,13 +128,16 @@ pub(super) async fn between(
         .expect("a String takes any text");
     }
     markdown.push_str(&blocks);
-    Ok(Change { paths, markdown })
+    Change {
+        paths: files.into_iter().map(|file| file.path).collect(),
+        markdown,
+    }
 }
 
 /// Every file that differs.
 async fn files(
     screen: &Screen,
-    pack: &Pack,
+    looked: &Looked,
     before: &Definitions,
     after: &Definitions,
 ) -> Result<BTreeMap<Vec<u8>, (Side, Side)>, Trouble> {
@@ -120,7 +162,7 @@ async fn files(
             if folders > FOLDERS {
                 return Err(too_many());
             }
-            let tree = screen.tree(pack, &oid).await?.ok_or_else(|| {
+            let tree = screen.tree(looked, &oid).await?.ok_or_else(|| {
                 Trouble::Unreadable(format!("{} is not there", String::from_utf8_lossy(&path)))
             })?;
             for entry in tree.iter() {
@@ -158,7 +200,7 @@ fn paired(before: &Entries, after: &Entries) -> Vec<(Vec<u8>, (Side, Side))> {
 }
 
 /// What is in a file, as text; `None` where that cannot be shown.
-async fn content(screen: &Screen, pack: &Pack, side: Side) -> Result<Option<String>, Trouble> {
+async fn content(screen: &Screen, looked: &Looked, side: Side) -> Result<Option<String>, Trouble> {
     let Some((mode, oid)) = side else {
         return Ok(Some(String::new()));
     };
@@ -166,9 +208,9 @@ async fn content(screen: &Screen, pack: &Pack, side: Side) -> Result<Option<Stri
     if mode & super::KIND == 0o160_000 {
         return Ok(Some(format!("(a submodule at commit {sha})\n")));
     }
-    let bytes = match pack.get(&oid, Kind::Blob) {
+    let bytes = match looked.pack.get(&oid, Kind::Blob) {
         Some(bytes) => Some(bytes.to_vec()),
-        None => match screen.0.github.blob(&sha, FILE).await {
+        None => match screen.question(looked).await?.blob(&sha, FILE).await {
             Err(mainloop_github::Error::TooLarge { .. }) => None,
             other => other?,
         },
@@ -184,8 +226,10 @@ async fn content(screen: &Screen, pack: &Pack, side: Side) -> Result<Option<Stri
 }
 
 /// The lines that differ, and whether these are all.
-fn shown(old: &str, new: &str, room: usize) -> (String, bool) {
-    let diff = TextDiff::configure().timeout(COMPARE).diff_lines(old, new);
+fn shown(old: &str, new: &str, room: usize, deadline: Instant) -> (String, bool) {
+    let diff = TextDiff::configure()
+        .deadline(deadline)
+        .diff_lines(old, new);
     let diff = diff.unified_diff().context_radius(3).to_string();
     let room = room.min(SHOWN);
     let (mut out, mut whole) = (String::new(), true);
@@ -248,6 +292,7 @@ mod tests {
 
     #[test]
     fn lines_that_differ_are_shown_and_a_cut_is_told() {
+        let shown = |old: &str, new: &str, room| shown(old, new, room, Instant::now() + COMPARE);
         let (text, whole) = shown("a\nb\nc\n", "a\nx\nc\n", ALL_SHOWN);
         assert!(whole);
         assert!(text.contains("-b\n+x\n"), "{text}");
@@ -257,6 +302,23 @@ mod tests {
         assert!(!whole && text.contains("goes on"), "{text}");
         let (text, whole) = shown("", "y\n", 0);
         assert!(!whole && text.is_empty());
+    }
+
+    #[test]
+    fn the_longest_change_that_is_told_fits_into_a_frame() {
+        let file = |n: usize| File {
+            path: shown_path(format!("{n}{}", "\u{1b}".repeat(PATH)).as_bytes()),
+            what: "another kind of file",
+            texts: Some(("x\n".repeat(FILE / 2), "`\n".repeat(FILE / 2))),
+        };
+        let Change { paths, markdown } = written((0..FILES).map(file).collect());
+        assert!(
+            paths
+                .iter()
+                .all(|path| path.chars().count() <= PATH_SHOWN + 1)
+        );
+        let told = paths.iter().map(String::len).sum::<usize>() + markdown.len();
+        assert!(told < TOLD, "{told}");
     }
 
     #[test]
