@@ -64,13 +64,16 @@ impl Failure {
 
     /// A call to the code host that did not do what was asked.
     pub(crate) fn github(error: &mainloop_github::Error) -> Self {
-        let retry_at = match error.class() {
-            Class::RateLimited { until } => until,
-            _ => None,
+        let (retry_at, hint) = match error.class() {
+            Class::RateLimited { until } => (until, None),
+            Class::Forbidden { hint } => (None, hint),
+            _ => (None, None),
         };
+        let said = super::chain(error);
+        let message = hint.map_or_else(|| said.clone(), |hint| format!("{said}; {hint}"));
         Self {
             retry_at,
-            ..Self::new(reason::of_github(error), super::chain(error))
+            ..Self::new(reason::of_github(error), message)
         }
     }
 
