@@ -183,6 +183,7 @@ async fn serve_on(
         replica,
         Arc::clone(&lease),
         offer,
+        health.clone(),
         supervisor.clone(),
     );
     let routes = serve::routes(&shared, Access::new(shared.clone(), about), link);

@@ -30,6 +30,7 @@ pub use welcome::Offer;
 use crate::{
     db::Store,
     errors, ids,
+    rpc::access::Health,
     supervisor::{OnExit, Supervisor},
 };
 
@@ -111,6 +112,7 @@ struct Shared {
     replica: Uuid,
     lease: Arc<Lease>,
     offer: Offer,
+    health: Health,
     supervisor: Supervisor,
 }
 
@@ -121,6 +123,7 @@ impl Link {
         replica: Uuid,
         lease: Arc<Lease>,
         offer: Offer,
+        health: Health,
         supervisor: Supervisor,
     ) -> Self {
         Self {
@@ -129,6 +132,7 @@ impl Link {
                 replica,
                 lease,
                 offer,
+                health,
                 supervisor,
             }),
         }

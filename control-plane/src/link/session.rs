@@ -61,6 +61,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const TOKEN_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a token was not got for such an agent.
 const TOKEN_AGAIN: Duration = Duration::from_secs(30);
+/// The part of the plane's health that says that none are got.
+const TOKENS: &str = "worker tokens";
 
 /// Why a session ends.
 enum End {
@@ -348,11 +350,17 @@ impl Session {
     /// What the agent has from now on.
     fn lend(&mut self, lent: &Lent) -> Credentials {
         self.renew_at = lent.renew_at;
+        self.shared.health.set_problem(TOKENS, None);
         self.shared.offer.with(lent)
     }
 
     fn ask_again(&mut self, error: &mainloop_github::Error) {
-        tracing::warn!(attempt.id = %self.identity.id, error = errors::chain(error), "could not renew a token; trying again");
+        let why = errors::chain(error);
+        let problem = format!(
+            "the code host gives workers no new token ({why}): they go on with theirs, which last for an hour at most"
+        );
+        self.shared.health.set_problem(TOKENS, Some(problem));
+        tracing::warn!(attempt.id = %self.identity.id, error = why, "could not renew a token; trying again");
         self.renew_at = Some(Due::after(TOKEN_AGAIN));
     }
 

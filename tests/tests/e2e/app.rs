@@ -184,6 +184,12 @@ async fn workers_keep_their_tokens_while_a_plane_that_came_back_gets_none() -> R
         .fault(Fault::new("POST", "/access_tokens", FaultKind::Status(503)).times(1_000));
     world.start_plane().await?;
     world.expect_logged("could not renew a token", 1).await?;
+    let status = world.cli(&["status"]).await?;
+    assert!(
+        status.stdout.contains("gives workers no new token"),
+        "{}",
+        status.stdout
+    );
     plan.approve().await?;
     task.expect_event("pull_request_opened").await?;
     let minted = world.github().read(|site| of_attempts(site).len());

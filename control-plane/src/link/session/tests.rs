@@ -23,6 +23,7 @@ use crate::{
     ids,
     link::{Lease, Link, Offer},
     policy,
+    rpc::access::Health,
     supervisor::{OnExit, Supervisor},
     testing,
 };
@@ -78,6 +79,7 @@ impl World {
             replica,
             Arc::clone(&lease),
             offer,
+            Health::default(),
             supervisor.clone(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

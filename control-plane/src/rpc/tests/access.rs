@@ -78,6 +78,7 @@ impl Sockets {
             Uuid::now_v7(),
             Arc::new(Lease::default()),
             offer,
+            health.clone(),
             Supervisor::new(),
         );
         let routes = serve::routes(&shared, AccessApi::new(shared.clone(), about), link);
