@@ -1,12 +1,13 @@
 //! A cancel in each state leaves no process.
 
 use anyhow::Result;
-use mainloop_proto::v1::{InboxItemKind, Link, TaskState};
+use mainloop_proto::v1::{FailureReason, InboxItemKind, Link, TaskState};
 use mainloop_tests::{
-    anthropic::{Conversation, Gate, Reply, Rule, Script, call, when},
-    github::{Fault, FaultKind},
-    world::{Settings, Task, World, script},
+    anthropic::{Conversation, Gate, Reply, Rule, Script, Trouble, call, when},
+    github::{Fault, FaultKind, Site},
+    world::{PERSON, Settings, Task, World, script, wait},
 };
+use nix::sys::signal::Signal;
 use tonic::Code;
 
 /// Cancels, and checks that nothing is left of the worker.
@@ -29,9 +30,7 @@ fn held(reply: Reply) -> (Gate, Reply) {
 async fn before_any_worker_it_starts_none() -> Result<()> {
     let world = World::new().await?;
     let repo = world.repo("calc", &script::calculator())?;
-    let task = world
-        .propose(&repo, "Teach the calculator to subtract.")
-        .await?;
+    let task = world.propose(&repo, script::TASK).await?;
     cancelled(&world, &task).await?;
     assert_eq!(task.now().attempt, 0);
     let refused = world
@@ -154,6 +153,132 @@ async fn in_the_work_and_after_it_it_ends_the_worker() -> Result<()> {
     world.end().await
 }
 
+/// Cancels, and checks that nothing is left of it in `ada/<repo>` either, as this world's policy says.
+async fn gone(world: &World, task: &Task, repo: &str) -> Result<()> {
+    task.cancel().await?;
+    task.wait("it to be cancelled", |view| {
+        (view.task.state() == TaskState::Cancelled).then_some(())
+    })
+    .await?;
+    assert!(task.now().open_items.is_empty());
+    world.expect_no_worker().await?;
+    let repo = format!("ada/{repo}");
+    let closed = |site: &Site| {
+        let repo = site.repo(&repo)?;
+        let open = repo.issues.values().any(|issue| issue.open);
+        let branches = repo.refs.keys();
+        let branches = branches.filter(|name| name.starts_with("refs/heads/"));
+        (!open && branches.eq(["refs/heads/main"])).then_some(())
+    };
+    let what = "everything of it to be closed";
+    world.github().wait_for(what, closed).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_it_is_stuck_or_waits_or_has_failed_it_ends_all_of_it() -> Result<()> {
+    let (reviewing, review) = held(Reply::text("never said"));
+    let mends_nothing = Rule::reply(when::prompt(script::FIX), Reply::text("No."));
+    let changes_ci = script::commit(&[(".github/workflows/x.yml", "on: push\n")], "Change CI");
+    let planning = || script::planning(script::SUBTRACT_PLAN);
+    let script = Script::new()
+        .with(Conversation::rules(
+            "stuck in mending",
+            when::about("saffron"),
+            vec![
+                planning(),
+                script::implementing(vec![script::subtract(false)], "Done."),
+                mends_nothing,
+            ],
+        ))
+        .with(Conversation::rules(
+            "held by its push",
+            when::about("heliotrope"),
+            vec![planning(), script::implementing(vec![changes_ci], "Done.")],
+        ))
+        .with(Conversation::rules(
+            "reviewed",
+            when::always(),
+            vec![
+                planning(),
+                script::implementing(vec![script::subtract(true)], "Done."),
+                Rule::reply(when::prompt(script::REVIEW), review),
+            ],
+        ));
+    let settings = Settings::script(script)
+        .policy("on_cancel = 'delete'\nslots = { total = 1, per_repository = 1 }");
+    let world = World::with(settings).await?;
+
+    for name in ["blocked", "failed"] {
+        let repo = world.repo(name, &script::calculator())?;
+        let task = world.submit(&repo, "Subtract, in saffron.").await?;
+        task.approve().await?;
+        let item = task.expect_stuck(FailureReason::NoFix).await?;
+        if name == "failed" {
+            item.reject("not like this").await?;
+            task.expect_event("given_up").await?;
+            assert_eq!(task.now().state(), TaskState::Failed);
+        }
+        gone(&world, &task, name).await?;
+    }
+
+    let repo = world.repo("held", &script::calculator())?;
+    let task = world.submit(&repo, "Subtract, in heliotrope.").await?;
+    task.approve().await?;
+    task.expect_stuck(FailureReason::WorkflowChange).await?;
+    gone(&world, &task, "held").await?;
+
+    let repo = world.repo("reviewed", &script::calculator())?;
+    let task = world.submit(&repo, "Subtract.").await?;
+    task.approve().await?;
+    task.expect_state(TaskState::Ready).await?;
+    let ada = world.github().person(PERSON);
+    let asks = "CHANGES_REQUESTED";
+    ada.review("ada/reviewed", task.pull()?, asks, "Document it.")?;
+    reviewing.reached().await?;
+    task.expect_state(TaskState::AddressingReview).await?;
+    // The only slot is taken.
+    let repo = world.repo("queued", &script::calculator())?;
+    let queued = world.submit(&repo, "Subtract.").await?;
+    queued.expect_state(TaskState::Queued).await?;
+    queued.cancel().await?;
+    queued.expect_state(TaskState::Cancelled).await?;
+    gone(&world, &task, "reviewed").await?;
+    assert_eq!(queued.now().attempt, 0, "it never had a worker");
+
+    let limit = Trouble::rate_limited(600).not_to_retry();
+    world.model().outage(Some(limit));
+    let repo = world.repo("waiting", &script::calculator())?;
+    let task = world.submit(&repo, "Subtract.").await?;
+    task.expect_state(TaskState::Waiting).await?;
+    gone(&world, &task, "waiting").await?;
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deaf_to_signals_is_killed() -> Result<()> {
+    let deaf = "trap '' TERM INT HUP QUIT; while :; do sleep 86396; done";
+    for is_agent_stopped in [false, true] {
+        let replies = vec![Reply::call(call::bash(deaf))];
+        let world = World::scripted(script::working("deaf", replies)).await?;
+        let task = world.approved(&script::calculator()).await?;
+        wait::until("the command to run", wait::PATIENCE, async || {
+            let all = world.worker_processes();
+            let runs = all
+                .iter()
+                .any(|found| found.command.starts_with("sleep 86396"));
+            runs.then_some(()).ok_or("it does not")
+        })
+        .await?;
+        if is_agent_stopped {
+            assert_eq!(world.signal_agents(Signal::SIGSTOP)?, 1);
+        }
+        cancelled(&world, &task).await?;
+        world.end().await?;
+    }
+    Ok(())
+}
+
 /// Waits until what it left is closed.
 async fn tidied(task: &Task) -> Result<()> {
     task.wait("what it left to be closed", |view| {
@@ -189,9 +314,7 @@ async fn what_it_leaves_at_the_code_host_is_closed_as_policy_says() -> Result<()
         let settings = Settings::script(script::good_day()).policy(policy);
         let world = World::with(settings).await?;
         let repo = world.repo("calc", &script::calculator())?;
-        let task = world
-            .submit(&repo, "Teach the calculator to subtract.")
-            .await?;
+        let task = world.submit(&repo, script::TASK).await?;
         task.approve().await?;
         task.expect_state(TaskState::Ready).await?;
         assert_eq!(left(&world, &task), [true, true, true]);

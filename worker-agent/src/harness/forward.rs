@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 128;
 /// Bytes buffered each way of a connection: memory for all of them stays within 4 MiB.
 const BUFFER: usize = 16 * 1024;
 /// How long a client may go on sending after the proxies have hung up.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A listening forwarder.
 pub(super) struct Forward {
@@ -135,7 +135,9 @@ mod tests {
             let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             client.write_all(b"GET").await.unwrap();
             silent.push(client);
-            drop(proxy.accept().await.unwrap());
+            let (mut served, _) = proxy.accept().await.unwrap();
+            // What was not read would be told to the other side as an error.
+            served.read_exact(&mut [0; 3]).await.unwrap();
         }
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         client.write_all(b"one more").await.unwrap();
