@@ -194,7 +194,7 @@ impl Plane {
             kill(Pid::from_raw(pid), signal)
                 .with_context(|| format!("send {signal} to the plane"))?;
         }
-        self.has_ended(&signal.to_string(), limit).await
+        self.has_ended(signal.as_ref(), limit).await
     }
 
     async fn has_ended(mut self, after: &str, limit: Duration) -> Result<()> {
