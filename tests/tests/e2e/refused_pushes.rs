@@ -115,6 +115,8 @@ async fn what_the_code_host_refuses_is_told_by_its_name_and_in_its_words() -> Re
             item.seen.body
         );
         item.reject("as expected").await?;
+        // No more pushes are refused than those that were made.
+        world.github().mend();
         world.end().await?;
     }
     Ok(())
@@ -142,11 +144,15 @@ async fn a_base_that_moves_while_claude_works_is_not_judged_with_the_work() -> R
         Reply::text("Subtract is there."),
     ];
     let world = World::scripted(script::working("slow", work)).await?;
-    let task = world.approved(&script::calculator()).await?;
-    gate.reached().await?;
+    let repo = world.repo("calc", &script::calculator())?;
     let ada = world.github().person(PERSON);
-    let notes = Files::from([("NOTES.md".to_owned(), Some(b"Notes\n".to_vec()))]);
-    ada.push(REPO, "main", "Fix x (#12)", &notes)?;
+    let notes = |text: &str| Files::from([("NOTES.md".to_owned(), Some(text.into()))]);
+    // Without a look at the base as it is then, a push brings all that was in it before.
+    ada.push(REPO, "main", "Fix w (#11)", &notes("w\n"))?;
+    let task = world.submit(&repo, script::TASK).await?;
+    task.approve().await?;
+    gate.reached().await?;
+    ada.push(REPO, "main", "Fix x (#12)", &notes("x\n"))?;
     ada.push_file(REPO, "main", ".github/workflows/other.yml", "name: other\n")?;
     gate.open();
     let ready = task.expect_state(TaskState::Ready).await?;
