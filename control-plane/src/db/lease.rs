@@ -18,7 +18,7 @@ const BACK: &str = "SELECT extract(epoch FROM clock.seen - clock_timestamp())::f
 const SEEN: &str = "UPDATE clock SET seen = clock_timestamp()";
 
 /// What is compared with the clock. What a limit's end is by another's clock is asked again a little early.
-const MOVE_BACK: [&str; 6] = [
+const MOVE_BACK: [&str; 7] = [
     "UPDATE task SET timer_at = timer_at - make_interval(secs => $1), wait_until = wait_until - make_interval(secs => $1), \
      asked_at = asked_at - make_interval(secs => $1), busy_since = busy_since - make_interval(secs => $1), \
      queued_at = queued_at - make_interval(secs => $1), version = version + 1, updated_at = clock_timestamp() \
@@ -30,6 +30,8 @@ const MOVE_BACK: [&str; 6] = [
     "UPDATE hold SET until = until - make_interval(secs => $1)",
     "UPDATE pull_watch SET due_at = due_at - make_interval(secs => $1)",
     "UPDATE tidying SET due_at = due_at - make_interval(secs => $1)",
+    "UPDATE task SET reminded_at = reminded_at - make_interval(secs => $1) \
+     WHERE settled_at IS NULL AND reminded_at > clock_timestamp()",
 ];
 
 /// `away` is how long the lease had lapsed, in seconds: below zero when it had not.
@@ -60,6 +62,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("lease::MOVE_BACK[3]", MOVE_BACK[3]),
     ("lease::MOVE_BACK[4]", MOVE_BACK[4]),
     ("lease::MOVE_BACK[5]", MOVE_BACK[5]),
+    ("lease::MOVE_BACK[6]", MOVE_BACK[6]),
     ("lease::HOLD", HOLD),
     ("lease::DEADLINES_LATER", DEADLINES_LATER),
     ("lease::DROP", DROP),
