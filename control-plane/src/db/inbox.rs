@@ -621,8 +621,13 @@ async fn note_words(
         Gate::Stuck(Reason::NoChange) => Command::Say {
             text: said.to_owned(),
         },
-        Gate::Plan if decision.action == Choice::Approve => Command::Say {
+        // Not for the turn that planned, which may be about to end: an answer that nobody waits for is kept for the next.
+        Gate::Plan if decision.action == Choice::Approve => Command::Answer {
+            question_id: item.id.clone(),
+            answers: Vec::new(),
             text: said.to_owned(),
+            assumed: false,
+            approved: false,
         },
         // The assignment carries the words.
         Gate::Spawn | Gate::Plan | Gate::Stuck(_) => return Ok(()),

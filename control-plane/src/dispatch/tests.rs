@@ -453,7 +453,7 @@ async fn timers_go_back_with_the_clock_once() {
         &store,
         "UPDATE clock SET seen = now() + interval '1 day'; \
          UPDATE task SET timer_at = now() + interval '1 day', asked_at = now() + interval '1 day', \
-         busy_since = now() + interval '1 day', step_at = now() + interval '1 day'; \
+         busy_since = now() + interval '1 day', step_at = now() + interval '1 day', reminded_at = now() + interval '1 day'; \
          UPDATE attempt SET lost_at = now() + interval '1 day'; \
          UPDATE replica SET started_at = now() + interval '1 day', lease_until = now() + interval '1 day'; \
          INSERT INTO hold (credential, reason, why, task_id, until) \
@@ -469,7 +469,7 @@ async fn timers_go_back_with_the_clock_once() {
     let late = client
         .query(
             "SELECT what, at FROM (SELECT 'timer', timer_at FROM task UNION SELECT 'asked', asked_at FROM task \
-             UNION SELECT 'busy', busy_since FROM task UNION SELECT 'step', step_at FROM task UNION SELECT 'lost', lost_at FROM attempt \
+             UNION SELECT 'busy', busy_since FROM task UNION SELECT 'step', step_at FROM task UNION SELECT 'reminded', reminded_at FROM task UNION SELECT 'lost', lost_at FROM attempt \
              UNION SELECT 'replica', started_at FROM replica UNION SELECT 'lease', lease_until FROM replica WHERE id = $1 \
              UNION SELECT 'hold', until FROM hold UNION SELECT 'pull', due_at FROM pull_watch \
              UNION SELECT 'tidying', due_at FROM tidying) AS times (what, at) WHERE at > clock_timestamp() + interval '1 min'",

@@ -277,6 +277,7 @@ async fn a_repository_that_does_not_answer_delays_no_merge_in_another() -> Resul
     silence.reached().await?;
     world.github().person(PERSON).merge(REPO, pull)?;
     task.expect_state(TaskState::Completed).await?;
+    world.github().mend();
     silence.open();
     world.end().await
 }
@@ -431,8 +432,21 @@ const ON_PULLS: &str = "name: ci\non: pull_request\njobs:\n  test:\n    runs-on:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conflict_that_keeps_checks_from_running_is_resolved_and_nothing_is_ready_unchecked()
 -> Result<()> {
-    let settings = Settings::script(then(vec![resolved()])).limits("no_ci = 'accept'");
-    let world = World::with(settings).await?;
+    let gate = Gate::closed();
+    let rules = vec![
+        script::planning(script::SUBTRACT_PLAN),
+        Rule::sequence(
+            when::prompt(script::IMPLEMENT),
+            vec![
+                Reply::call(script::subtract(true)),
+                Reply::call(call::bash("git push origin HEAD")),
+                Reply::text("Subtract is there.").held_by(&gate),
+            ],
+        ),
+        resolved(),
+    ];
+    let script = script::rules("a conflict before checks", rules);
+    let world = World::with(Settings::script(script).limits("no_ci = 'accept'")).await?;
     let mut files = script::calculator();
     files.retain(|(path, _)| !path.ends_with("ci.yml"));
     files.push((".github/workflows/ci.yml", ON_PULLS));
@@ -443,6 +457,20 @@ async fn a_conflict_that_keeps_checks_from_running_is_resolved_and_nothing_is_re
     let plan = task.expect_item(InboxItemKind::Plan).await?;
     make_conflict(&world)?;
     plan.approve().await?;
+    gate.reached().await?;
+    task.expect_event("pull_request_opened").await?;
+    let number = task.now().pull_request.unwrap_or_default().number;
+    let path = format!("/{REPO}/pulls/{number}");
+    world
+        .github()
+        .wait_for("a look that shows nothing new", |site| {
+            let mut looks = site.requests.iter();
+            looks
+                .any(|seen| seen.path.ends_with(&path) && seen.status == 304)
+                .then_some(())
+        })
+        .await;
+    gate.open();
     task.expect_event("conflicted").await?;
     let ready = task.expect_state(TaskState::Ready).await?;
     assert_eq!(

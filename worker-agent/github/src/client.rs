@@ -18,9 +18,6 @@ use crate::quota::Quota;
 use crate::transport::{Timeouts, Transport, escape, escape_path};
 use crate::workflows::Entry;
 
-/// Pages of references that are read.
-const REF_PAGES: usize = 3;
-
 /// Which repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Repo {
@@ -207,11 +204,9 @@ impl Client {
     pub async fn branches(&self, prefix: &str) -> Result<Vec<String>> {
         let operation = format!("list the branches {prefix}* of {}", self.repo);
         let path = self.path(&format!("/git/matching-refs/heads/{}", escape_path(prefix)));
-        let list = self
-            .transport
-            .pages::<NamedRef>(&operation, &path, None, REF_PAGES)
-            .await?;
-        let names = list.items.into_iter().filter_map(|found| {
+        // All of them come at once.
+        let list: Option<Vec<NamedRef>> = self.transport.get_optional(&operation, &path).await?;
+        let names = list.into_iter().flatten().filter_map(|found| {
             let name = found.reference.strip_prefix("refs/heads/")?;
             name.starts_with(prefix).then(|| name.to_owned())
         });

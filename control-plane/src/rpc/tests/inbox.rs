@@ -532,10 +532,14 @@ async fn words_with_a_yes_are_kept_for_every_worker_and_told_to_the_one_that_is_
     let id: Uuid = planned.id.parse().unwrap();
     let told = world.store.pending_commands(id).await.unwrap();
     let told: Vec<&Command> = told.iter().map(|pending| &pending.what).collect();
-    let say = Command::Say {
+    let kept = Command::Answer {
+        question_id: item.id.clone(),
+        answers: Vec::new(),
         text: said.to_owned(),
+        assumed: false,
+        approved: false,
     };
-    assert_eq!(told, [&say]);
+    assert_eq!(told, [&kept]);
 
     let held = Event::ChangeHeld {
         hash: "c".to_owned(),
