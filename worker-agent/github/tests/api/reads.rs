@@ -52,7 +52,7 @@ async fn a_commit_is_in_a_head_that_is_it_or_comes_from_it() {
         .await;
         let told = server.client().is_in("abc", "def").await.unwrap();
         assert_eq!(told, is_in, "{answer:?}");
-        let asked = "GET /repos/o/r/compare/def...abc?per_page=1&page=2";
+        let asked = "GET /repos/o/r/compare/def...abc";
         assert_eq!(server.count(asked), 1, "{:?}", server.log());
     }
     let server = Server::start(|_| not_found()).await;
