@@ -86,7 +86,7 @@ mod tests {
         let ours: Timestamp = "2026-12-02T00:00:00Z".parse().unwrap();
         assert_eq!(
             reset_at(&h, ours),
-            Some(ours + Duration::from_secs(60)),
+            Some(ours + Duration::from_mins(1)),
             "{:?}",
             told(&h)
         );
