@@ -408,19 +408,21 @@ impl Session {
     /// Tells the agent what the task's row says, if it is something new.
     async fn tell(&mut self) -> Result<(), End> {
         self.look_at = Instant::now() + POLL;
-        let store = &self.shared.store;
-        let Some(task) = store.task_for_link(self.identity.task_id).await? else {
+        let id = self.identity.task_id;
+        let Some(task) = self.shared.store.task_for_link(id).await? else {
             return Err(End::Over("the task is gone"));
         };
         if task.task.attempt != self.identity.n || task.task.run != Run::Live {
             return Err(End::Over("the task needs no worker"));
         }
+        // What a person said on the way to new work comes before it, for its prompt.
+        self.tell_commands().await?;
         if task.task.phase_version != self.assigned {
-            let assignment = welcome::assignment(store, &task).await?;
+            let assignment = welcome::assignment(&self.shared.store, &task).await?;
             self.assigned = assignment.phase_version;
             self.send(Out::Assignment(assignment)).await?;
         }
-        self.tell_commands().await
+        Ok(())
     }
 
     async fn tell_commands(&mut self) -> Result<(), End> {

@@ -226,6 +226,10 @@ impl Worker {
         assignments: &mut watch::Receiver<Assignment>,
     ) {
         self.renew();
+        // The plane sends them before the work that they belong to.
+        while let Ok(command) = self.commands.try_recv() {
+            self.keep(command);
+        }
         let handed_over = Arc::clone(&self.handed_over);
         handed_over.store(false, Ordering::Relaxed);
         let version = assignment.phase_version;
