@@ -6,6 +6,8 @@
 //! asked of the code host by name. What cannot be judged is refused.
 
 mod diff;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -184,7 +184,7 @@ async fn content(screen: &Screen, pack: &Pack, side: Side) -> Result<Option<Stri
 }
 
 /// The lines that differ, and whether these are all.
-fn shown(old: &str, new: &str, room: usize) -> (String, bool) {
+pub(super) fn shown(old: &str, new: &str, room: usize) -> (String, bool) {
     let diff = TextDiff::configure().timeout(COMPARE).diff_lines(old, new);
     let diff = diff.unified_diff().context_radius(3).to_string();
     let room = room.min(SHOWN);
@@ -225,7 +225,7 @@ fn revealed(text: &str) -> String {
 }
 
 /// A fence that nothing in the text ends.
-fn fence(text: &str) -> String {
+pub(super) fn fence(text: &str) -> String {
     let longest = text
         .split(|character| character != '`')
         .map(str::len)
