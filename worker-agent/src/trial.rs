@@ -5,6 +5,9 @@
 //! sandbox, its mounts and limits and the rules of its forward proxy are a worker's.
 
 mod findings;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

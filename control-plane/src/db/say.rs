@@ -1,7 +1,7 @@
 //! Guidance: a person's words to a task, each stored once, and the retry that comes with some.
 
 use aws_lc_rs::digest;
-use mainloop_core::{Choice, Event, Gate, Phase, Run, Wait};
+use mainloop_core::{Choice, Event, Gate, Phase, Reason, Run, Wait};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -113,6 +113,14 @@ impl Store {
                 guidance: Some(guidance.to_owned()),
                 ..Facts::default()
             };
+            // The step begins again where it was, and its assignment has no room for words.
+            let no_change = Wait::Human(Gate::Stuck(Reason::NoChange));
+            if row.task.run == Run::Live && row.task.wait == no_change {
+                let command = Command::Say {
+                    text: guidance.to_owned(),
+                };
+                commands::insert(&transaction, task, Uuid::now_v7(), &command).await?;
+            }
         }
         let applied = apply_in(&transaction, row, now, &occurrence).await?;
         if matches!(applied, Applied::Changed(_)) {

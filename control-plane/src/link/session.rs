@@ -442,8 +442,8 @@ impl Session {
     /// Tells the agent what the task's row says, if it is something new.
     async fn tell(&mut self) -> Result<(), End> {
         self.look_at = Instant::now() + POLL;
-        let store = &self.shared.store;
-        let Some(task) = store.task_for_link(self.identity.task_id).await? else {
+        let id = self.identity.task_id;
+        let Some(task) = self.shared.store.task_for_link(id).await? else {
             return Err(End::Over("the task is gone"));
         };
         if task.task.attempt != self.identity.n || task.task.run != Run::Live {

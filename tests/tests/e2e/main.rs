@@ -7,6 +7,7 @@ mod cancel;
 mod changes;
 mod ci;
 mod command_line;
+mod ends;
 mod faults;
 mod good_day;
 mod held_ci;

@@ -1,12 +1,18 @@
-//! The machine's own trouble: it sleeps, its clock jumps, its disk is full, its terminal goes away, its database dies, or it
-//! cannot take a plane at all.
+//! The machine's own trouble: it sleeps, its clock jumps, its disk is full, its terminal goes away, its database dies or
+//! stops, the code host falls silent, or it cannot take a plane at all.
 
-use std::{net::TcpListener, path::Path, time::Duration};
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use mainloop_proto::v1::{CreateTaskRequest, InboxItemKind, TaskState};
 use mainloop_tests::{
     anthropic::{Gate, Reply, Script, call},
+    github::{Fault, FaultKind},
     world::{
         PERSON, Settings, Task, World,
         binaries::{self, binary},
@@ -78,24 +84,104 @@ async fn what_sleeps_for_a_night_goes_on_where_it_was() -> Result<()> {
     world.end().await
 }
 
+/// Sends a signal to the processes of a world's database.
+fn signal_database(world: &World, signal: Signal) {
+    let data = world.data().join("postgres/data").display().to_string();
+    let all = processes::of(world.folder());
+    // The server by its argument, its children by what they call themselves.
+    let is_server = |command: &str| command.contains(&data) || command.starts_with("postgres: ");
+    let servers: Vec<_> = all
+        .into_iter()
+        .filter(|process| is_server(&process.command))
+        .collect();
+    assert!(!servers.is_empty());
+    for server in &servers {
+        let _ = kill(Pid::from_raw(server.pid), signal);
+    }
+}
+
+/// A world whose database is started from a folder that can be taken away.
+async fn on_a_database_from(folder: &Path, script: Script) -> Result<World> {
+    let named = std::env::var_os("MAINLOOP_POSTGRES_BIN").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // What is on the path may be a link to where the programs are.
+    let on_path = std::env::split_paths(&path).filter_map(|folder| {
+        let program = folder.join("initdb").canonicalize().ok()?;
+        program.parent().map(Path::to_owned)
+    });
+    let distributions = std::fs::read_dir("/usr/lib/postgresql");
+    let versions = distributions.into_iter().flatten().flatten();
+    let newest = versions.map(|entry| entry.path().join("bin")).max();
+    let mut folders = named.into_iter().chain(on_path).chain(newest);
+    let real = folders.find(|folder| folder.join("postgres").exists());
+    let real = real.context("PostgreSQL's programs are there")?;
+    std::os::unix::fs::symlink(real, folder)?;
+    let settings = Settings::script(script).env("MAINLOOP_POSTGRES_BIN", folder);
+    World::with(settings).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_killed_comes_back_and_nothing_is_lost() -> Result<()> {
     let (gate, script) = held_in_the_work();
     let world = World::scripted(script).await?;
     let task = in_the_middle(&world).await?;
     gate.reached().await?;
-    let data = world.data().join("postgres/data").display().to_string();
-    let servers: Vec<_> = processes::of(world.folder())
-        .into_iter()
-        .filter(|process| process.command.contains(&data))
-        .collect();
-    assert!(!servers.is_empty());
-    for server in &servers {
-        let _ = kill(Pid::from_raw(server.pid), Signal::SIGKILL);
-    }
+    signal_database(&world, Signal::SIGKILL);
     gate.open();
     comes_to_its_end(&world, &task).await?;
     assert_eq!(task.now().attempt, 1, "the worker waited for it");
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_for_a_while_is_waited_for_and_nothing_is_lost() -> Result<()> {
+    for is_stopped in [true, false] {
+        let (gate, script) = held_in_the_work();
+        let folder = tempfile::tempdir()?;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+        let programs = folder.path().join("bin");
+        let world = on_a_database_from(&programs, script).await?;
+        let task = in_the_middle(&world).await?;
+        gate.reached().await?;
+        let aside = folder.path().join("aside");
+        if is_stopped {
+            signal_database(&world, Signal::SIGSTOP);
+        } else {
+            std::fs::rename(&programs, &aside)?;
+            signal_database(&world, Signal::SIGKILL);
+            let words = "could not start the database server again";
+            world.expect_logged(words, 3).await?;
+        }
+        // The worker goes on meanwhile, and has more to tell than it can be rid of.
+        gate.open();
+        tokio::time::sleep(NIGHT).await;
+        if is_stopped {
+            signal_database(&world, Signal::SIGCONT);
+        } else {
+            std::fs::rename(&aside, &programs)?;
+        }
+        comes_to_its_end(&world, &task).await?;
+        let now = task.now();
+        assert_eq!((now.attempt, now.failures), (1, 0), "the worker waited");
+        world.end().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_host_that_accepts_and_never_answers_is_given_up_and_asked_again() -> Result<()> {
+    let never = Gate::closed();
+    let world = World::new().await?;
+    let task = world.begin(&script::calculator()).await?;
+    let plan = task.expect_item(InboxItemKind::Plan).await?;
+    for (method, path) in [("POST", "/pulls"), ("GET", "/check-runs")] {
+        let silent = FaultKind::HeldAfter(never.clone());
+        world.github().fault(Fault::new(method, path, silent));
+    }
+    plan.approve().await?;
+    comes_to_its_end(&world, &task).await?;
+    assert_eq!(task.now().failures, 0);
+    never.open();
     world.end().await
 }
 

@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::client::{Options, Repo};
 use crate::error::{Error, Result};
-use crate::transport::{Reply, Transport, backoff};
+use crate::transport::{Transport, backoff};
 
 /// A clock that is ahead of GitHub's by as much is still taken.
 const BACKDATED: i64 = 60;
@@ -193,7 +193,7 @@ impl App {
         let raw: RawToken = reply.json(&operation)?;
         Ok(InstallationToken {
             secret: raw.token.into(),
-            lifetime: lifetime(&reply, raw.expires_at),
+            lifetime: lifetime(reply.header("date"), raw.expires_at),
         })
     }
 
@@ -213,10 +213,8 @@ impl App {
 }
 
 /// Both times are GitHub's, so that our own clock may be wrong.
-fn lifetime(reply: &Reply, expires_at: Timestamp) -> Duration {
-    let answered = reply
-        .header("date")
-        .and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+fn lifetime(answered: Option<&str>, expires_at: Timestamp) -> Duration {
+    let answered = answered.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
     answered.map_or(HOUR, |answered| {
         let left = expires_at.duration_since(answered.timestamp());
         // It may be over already.
@@ -241,6 +239,17 @@ struct Installation {
 struct RawToken {
     token: String,
     expires_at: Timestamp,
+}
+
+/// What GitHub may answer, for the crate in `/fuzz`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn answer(body: &[u8]) {
+    let _ = serde_json::from_slice::<RawApp>(body);
+    let _ = serde_json::from_slice::<Installation>(body);
+    if let Ok(token) = serde_json::from_slice::<RawToken>(body) {
+        // A header is as foreign as the body.
+        let _ = lifetime(Some(&token.token), token.expires_at);
+    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::{Checks, Error, PullRef};
 
-/// All that a successful answer may be: a pull request, an issue, comments, a file, a tree, a blob, a repository.
+/// All that a successful answer may be: a pull request, an issue, comments, reviews, a file, a tree, a blob, a repository,
+/// an App, its installation, its token.
 pub fn answer(body: &[u8]) -> Option<PullRef> {
     crate::issues::fuzzing::issue(body);
     crate::issues::fuzzing::comments(body, "mainloop[bot]");
     crate::client::fuzzing::answer(body, 4096);
     crate::reviews::fuzzing::reviews(body);
     crate::objects::answer(body);
+    crate::app::answer(body);
     crate::pulls::fuzzing::pull(body)
 }
 
@@ -40,6 +42,11 @@ pub fn error(status: u16, headers: &[(&'static str, &[u8])], body: &[u8]) -> Opt
         &map,
         body,
     ))
+}
+
+/// Whether a workflow treats drafts apart.
+pub fn skips_drafts(text: &str) -> bool {
+    crate::workflows::skips_drafts(text)
 }
 
 /// Text on its way to a model.

@@ -42,7 +42,7 @@ pub(crate) struct Entry {
 }
 
 /// Whether a workflow is started when a draft becomes ready, or asks whether it is one.
-fn skips_drafts(text: &str) -> bool {
+pub(crate) fn skips_drafts(text: &str) -> bool {
     text.lines()
         .map(|line| match line.find(" #") {
             _ if line.trim_start().starts_with('#') => "",

@@ -298,6 +298,41 @@ async fn words_on_a_held_push_reach_the_worker_and_allow_nothing() {
 }
 
 #[tokio::test]
+async fn words_on_work_without_a_change_reach_the_worker_that_stayed() {
+    for is_retried in [false, true] {
+        let world = World::new().await;
+        let task = world.planning("gate").await;
+        world.plan(&task, 1, "Oil it.").await;
+        let plan = world.open_item(&task).await;
+        world
+            .resolve("ada", decision(&plan, v1::InboxAction::Approve))
+            .await
+            .unwrap();
+        let nothing = Event::WorkFinished { changed: false };
+        world.worker_says(&task, nothing).await;
+        let item = world.open_item(&task).await;
+        assert_eq!(item.reason(), v1::FailureReason::NoChange);
+        if is_retried {
+            let request = v1::RetryTaskRequest {
+                fresh: false,
+                task_id: task.id.clone(),
+                guidance: "look again".to_owned(),
+            };
+            world.tasks.retry_task(by("ada", request)).await.unwrap();
+        } else {
+            let answer = with_text(decision(&item, v1::InboxAction::Answer), "look again");
+            world.resolve("ada", answer).await.unwrap();
+        }
+        let id = task.id.parse().unwrap();
+        let pending = world.store.pending_commands(id).await.unwrap();
+        let commands: Vec<Command> = pending.into_iter().map(|pending| pending.what).collect();
+        let text = "look again".to_owned();
+        assert_eq!(commands, [Command::Say { text }]);
+        assert_eq!(world.task(&task).await.state(), v1::TaskState::Implementing);
+    }
+}
+
+#[tokio::test]
 async fn giving_up_fails_the_task_and_a_retry_goes_on() {
     let world = World::new().await;
     let task = world.planning("gate").await;

@@ -343,6 +343,16 @@ impl Connection {
         })
     }
 
+    /// Gives the worker the commands that it has room for: what came before an assignment is there before it.
+    fn hand_commands_over(&mut self) {
+        while let Some(command) = self.waiting_commands.pop_front() {
+            if let Err(refused) = self.commands.try_send(command) {
+                self.waiting_commands.push_front(refused.into_inner());
+                return;
+            }
+        }
+    }
+
     /// Takes a frame of the plane. False when the stream is to be made anew.
     fn take(&mut self, frame: ConnectResponse) -> Result<bool, End> {
         match frame.frame {
@@ -352,6 +362,7 @@ impl Connection {
                 if let Some(Work::Stop(stop)) = assignment.work {
                     return Err(End::Over(stop.reason));
                 }
+                self.hand_commands_over();
                 self.assign(assignment);
             }
             Some(In::Command(command)) => {

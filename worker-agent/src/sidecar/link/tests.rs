@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mainloop_proto::v1::{
-    Command, ConnectRequest, ConnectResponse, Credentials, SayCommand, Welcome,
+    Assignment, Command, ConnectRequest, ConnectResponse, Credentials, SayCommand, Welcome,
     command::What,
     connect_request::Frame as In,
     connect_response::Frame as Out,
@@ -166,6 +166,26 @@ async fn commands_wait_for_a_worker_that_takes_none() {
     }
     // All came over the one stream.
     assert!(world.streams.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn commands_are_there_before_the_work_that_they_came_before() {
+    for version in 1..=20 {
+        let mut world = World::new();
+        let (mut opened, stream) = world.opened(60).await;
+        stream.command("c").await;
+        stream
+            .send(Out::Assignment(Assignment {
+                phase_version: version,
+                ..Assignment::default()
+            }))
+            .await;
+        let mut assignment = opened.link.assignment();
+        let assigned = assignment.wait_for(|now| now.phase_version == version);
+        let assigned = tokio::time::timeout(PATIENCE, assigned).await;
+        assigned.expect("nothing was assigned").unwrap();
+        assert_eq!(opened.commands.try_recv().unwrap().id, "c");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use hyper::body::Frame;
 use super::pktline::{self, Next, Packet};
 use crate::sidecar::proxy::body::{Body, BodyError};
 
+/// What is added to the line of capabilities.
+const ADDED: &[u8] = b" no-thin\n";
 /// How much of an answer is read until it has named the capabilities.
 const HEAD: usize = 128 * 1024;
 /// Lines before the one that has them: `# service=...`, a flush, perhaps a version.
@@ -50,15 +52,18 @@ pub(super) async fn without_thin_packs(response: Response<Body>) -> Response<Bod
 }
 
 /// The answer with the capability; `None` where more of it is needed.
-fn with_capability(read: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn with_capability(read: &[u8]) -> Option<Vec<u8>> {
     let mut rest = read;
     for _ in 0..LINES {
         match pktline::next(rest) {
             Next::Incomplete => return None,
             Next::Malformed => break,
-            Next::Packet(Packet::Line(line), taken) if line.contains(&0) => {
+            // A line without room passes as it is: at worst, a thin pack is refused as unreadable.
+            Next::Packet(Packet::Line(line), taken)
+                if line.contains(&0) && line.len() + ADDED.len() <= pktline::LONGEST =>
+            {
                 let mut line = line.strip_suffix(b"\n").unwrap_or(line).to_vec();
-                line.extend_from_slice(b" no-thin\n");
+                line.extend_from_slice(ADDED);
                 let mut out = read[..read.len() - rest.len()].to_vec();
                 pktline::write(&mut out, &line);
                 out.extend_from_slice(&rest[taken..]);
@@ -116,5 +121,19 @@ mod tests {
         assert!(told.contains("report-status ofs-delta no-thin\n"), "{told}");
         assert!(told.ends_with("bbbb refs/heads/x\n0000"), "{told}");
         assert_eq!(with_capability(b"garbage"), Some(b"garbage".to_vec()));
+    }
+
+    #[test]
+    fn a_line_without_room_for_it_passes_as_it_is() {
+        for length in [pktline::LONGEST, 0xffff - 4] {
+            let mut line = b"aaaa refs/heads/main\0report-status".to_vec();
+            line.resize(length, b' ');
+            let mut answer = Vec::new();
+            pktline::write(&mut answer, &line);
+            for _ in 0..LINES {
+                answer.extend_from_slice(FLUSH);
+            }
+            assert!(with_capability(&answer) == Some(answer));
+        }
     }
 }

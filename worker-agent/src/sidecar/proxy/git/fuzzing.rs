@@ -2,10 +2,12 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::advertise;
 use super::commands::{self, Answer, Command, Head};
 use super::pack::{self, Kind, Pack};
 use super::pktline::{self, Next, Packet};
 use super::report::{self, Outcome, Report};
+use super::screen;
 
 /// The head of a push. Where it is cut never changes what it asks for; what passes is one update that git reads the
 /// same way, and the refusal that we write for it is read as one.
@@ -29,6 +31,29 @@ pub fn push(body: &[u8], cut: usize) {
         } => refused(&command),
         Head::Refused { first: None, .. } | Head::Incomplete | Head::Probe => {}
     }
+}
+
+/// What the code host says it can do. Where it is cut changes nothing, and nothing but the capability is added.
+pub fn advertise(bytes: &[u8], cut: usize) {
+    const ADDED: &[u8] = b" no-thin\n";
+    let whole = advertise::with_capability(bytes);
+    let (head, tail) = bytes.split_at(cut.min(bytes.len()));
+    if let Some(told) = advertise::with_capability(head) {
+        assert_eq!(whole, Some([&told[..], tail].concat()));
+    }
+    if let Some(told) = whole.filter(|told| told != bytes) {
+        assert!(told.len() <= bytes.len() + ADDED.len());
+        assert!(told.windows(ADDED.len()).any(|part| part == ADDED));
+        // The packets behind the one that is longer now are where they were.
+        let same = told.iter().rev().zip(bytes.iter().rev());
+        let same = same.take_while(|(told, read)| told == read).count();
+        assert!(told.len() - same <= 4 * (4 + pktline::LONGEST));
+    }
+}
+
+/// A change of one file, from these lines to those, as a person is shown it.
+pub fn diff(old: &str, new: &str, room: usize) {
+    screen::fuzzing::diff(old, new, room);
 }
 
 /// A pack. Each object that is found has the name that it hashes to, and its parts are read without a fall.

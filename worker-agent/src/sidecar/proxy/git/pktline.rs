@@ -44,7 +44,10 @@ pub(super) fn next(buffer: &[u8]) -> Next<'_> {
     }
 }
 
-/// Appends a packet with a payload, which must be shorter than 65,516 bytes.
+/// The most bytes that a packet may carry.
+pub(super) const LONGEST: usize = 65_516;
+
+/// Appends a packet with a payload, which must not be longer than `LONGEST`.
 pub(super) fn write(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(format!("{:04x}", payload.len() + 4).as_bytes());
     out.extend_from_slice(payload);

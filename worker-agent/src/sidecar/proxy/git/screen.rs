@@ -9,6 +9,8 @@
 //! what may be asked is shared with other tasks.
 
 mod diff;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -32,7 +32,7 @@ const LINE: usize = 500;
 /// What ends a line that is cut.
 const GOES_ON: &str = " …(the line goes on)";
 /// How long the files of a change may be compared, all of them together.
-const COMPARE: Duration = Duration::from_secs(2);
+pub(super) const COMPARE: Duration = Duration::from_secs(2);
 
 /// What changed.
 #[derive(Clone, Debug)]
@@ -226,7 +226,7 @@ async fn content(screen: &Screen, looked: &Looked, side: Side) -> Result<Option<
 }
 
 /// The lines that differ, and whether these are all.
-fn shown(old: &str, new: &str, room: usize, deadline: Instant) -> (String, bool) {
+pub(super) fn shown(old: &str, new: &str, room: usize, deadline: Instant) -> (String, bool) {
     let diff = TextDiff::configure()
         .deadline(deadline)
         .diff_lines(old, new);
@@ -269,7 +269,7 @@ fn revealed(text: &str) -> String {
 }
 
 /// A fence that nothing in the text ends.
-fn fence(text: &str) -> String {
+pub(super) fn fence(text: &str) -> String {
     let longest = text
         .split(|character| character != '`')
         .map(str::len)
