@@ -90,7 +90,9 @@ fn log(format: LogFormat) {
         Ok(filter) => (filter, None),
         Err(error) => {
             let usual = "info,octocrab=off,tokio_postgres=warn,refinery_core=warn";
-            let unset = error.source().is_some_and(|why| why.is::<VarError>());
+            let unset = error
+                .source()
+                .is_some_and(<dyn std::error::Error>::is::<VarError>);
             (EnvFilter::new(usual), (!unset).then_some(error))
         }
     };
