@@ -20,19 +20,21 @@ const SEEN: &str = "UPDATE clock SET seen = clock_timestamp()";
 
 /// What is compared with the clock. Between the step and its notice a task may have changed: since when it was asked or busy
 /// is not in the future then, and its timer stays. A wait or a limit that ends too early is one try more.
-const MOVE_BACK: [&str; 6] = [
+const MOVE_BACK: [&str; 5] = [
     "UPDATE task SET timer_at = CASE WHEN timer_kind = 'wait' OR CASE timer_kind WHEN 'deadline' THEN busy_since \
      ELSE coalesce(reminded_at, asked_at) END > clock_timestamp() THEN timer_at - make_interval(secs => $1) ELSE timer_at END, \
      wait_until = wait_until - make_interval(secs => $1), busy_since = least(busy_since, clock_timestamp()), \
      asked_at = least(asked_at, clock_timestamp()), reminded_at = least(reminded_at, clock_timestamp()), \
      step_at = least(step_at, clock_timestamp()), queued_at = least(queued_at, clock_timestamp()), \
      version = version + 1, updated_at = clock_timestamp() WHERE settled_at IS NULL",
-    "UPDATE attempt SET lost_at = least(lost_at, clock_timestamp()) WHERE state <> 'ended'",
     "UPDATE replica SET started_at = least(started_at, clock_timestamp()), lease_until = lease_until - make_interval(secs => $1)",
     "UPDATE hold SET until = until - make_interval(secs => $1)",
     "UPDATE pull_watch SET due_at = due_at - make_interval(secs => $1)",
     "UPDATE tidying SET due_at = due_at - make_interval(secs => $1)",
 ];
+
+const LOST_BY_NOW: &str =
+    "UPDATE attempt SET lost_at = least(lost_at, clock_timestamp()) WHERE state <> 'ended'";
 
 /// `away` is how long the lease had lapsed, in seconds: below zero when it had not.
 const HOLD: &str = "\
@@ -62,7 +64,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("lease::MOVE_BACK[2]", MOVE_BACK[2]),
     ("lease::MOVE_BACK[3]", MOVE_BACK[3]),
     ("lease::MOVE_BACK[4]", MOVE_BACK[4]),
-    ("lease::MOVE_BACK[5]", MOVE_BACK[5]),
+    ("lease::LOST_BY_NOW", LOST_BY_NOW),
     ("lease::HOLD", HOLD),
     ("lease::DEADLINES_LATER", DEADLINES_LATER),
     ("lease::DROP", DROP),
@@ -123,8 +125,10 @@ async fn move_back(transaction: &Transaction<'_>) -> Result<Option<f64>, Error> 
     if back < STEP {
         return Ok(None);
     }
+    let what = "move timers";
     for statement in MOVE_BACK {
-        execute(transaction, "move timers", statement, &[&back]).await?;
+        execute(transaction, what, statement, &[&back]).await?;
     }
+    execute(transaction, what, LOST_BY_NOW, &[]).await?;
     Ok(Some(back))
 }
