@@ -49,7 +49,7 @@ use crate::{
 };
 
 /// Worlds that run at the same time. Each has a PostgreSQL, a plane and a CLI of 200 MB.
-static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(3)));
+static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(4)));
 
 /// How long a plane may take to end all its workers and its PostgreSQL.
 const END_WITHIN: Duration = Duration::from_mins(1);

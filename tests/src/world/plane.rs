@@ -123,9 +123,10 @@ impl Plane {
             }
             From::Terminal => {
                 let (terminal, line) = Terminal::open(log)?;
-                let mut command = Command::new("setsid");
+                // Whoever runs the tests may have this process ignore what the end of a terminal sends.
+                let mut command = Command::new("env");
                 command
-                    .arg("--ctty")
+                    .args(["--default-signal=HUP", "setsid", "--ctty"])
                     .arg(&options.binary)
                     .stdin(line.try_clone()?)
                     .stdout(line.try_clone()?)
