@@ -48,7 +48,7 @@ wire![
 static POOL: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).ok());
 
-/// One line of JSON. Hidden characters are kept, written as `\uXXXX`: data stays whole and no terminal acts on it.
+/// One line of JSON. Hidden characters are kept, written as `\u` and their number: data stays whole and no terminal acts on it.
 pub(crate) fn encode<M: Wire>(message: &M) -> anyhow::Result<String> {
     let json = serde_json::to_string(&dynamic(message)?)
         .with_context(|| format!("cannot write {} as JSON", M::NAME))?;

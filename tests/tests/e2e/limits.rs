@@ -22,9 +22,9 @@ fn expect_remedy(item: &Item, words: &str) {
     assert!(!body.contains("by itself"), "{body}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_that_is_met_again_and_again_asks_a_person_and_their_retry_goes_on() -> Result<()> {
-    let settings = Settings::script(script::good_day()).limits("max_waits = 1");
+/// With these limits a task that meets the model's asks a person in its `attempt`, and goes on at their retry.
+async fn asks_at_the_limit(limits: &str, attempt: i32) -> Result<()> {
+    let settings = Settings::script(script::good_day()).limits(limits);
     let world = World::with(settings).await?;
     world
         .model()
@@ -33,7 +33,7 @@ async fn a_limit_that_is_met_again_and_again_asks_a_person_and_their_retry_goes_
     let item = task.expect_stuck(FailureReason::ModelLimit).await?;
     expect_remedy(&item, "Retry once the limit is over");
     let now = task.now();
-    assert_eq!((now.attempt, now.failures), (2, 0), "it waited once");
+    assert_eq!((now.attempt, now.failures), (attempt, 0));
     world.model().outage(None);
     item.resolve(InboxAction::Retry, "").await?;
     task.expect_item(InboxItemKind::Plan).await?;
@@ -41,20 +41,13 @@ async fn a_limit_that_is_met_again_and_again_asks_a_person_and_their_retry_goes_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_is_met_again_and_again_asks_a_person_and_their_retry_goes_on() -> Result<()> {
+    asks_at_the_limit("max_waits = 1", 2).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_policy_resumes_nothing_a_limit_asks_at_once() -> Result<()> {
-    let settings = Settings::script(script::good_day()).limits("resume_after_limit = false");
-    let world = World::with(settings).await?;
-    world
-        .model()
-        .outage(Some(Trouble::rate_limited(1).not_to_retry()));
-    let task = world.begin(&script::calculator()).await?;
-    let item = task.expect_stuck(FailureReason::ModelLimit).await?;
-    expect_remedy(&item, "Retry once the limit is over");
-    assert_eq!(task.now().attempt, 1);
-    world.model().outage(None);
-    item.resolve(InboxAction::Retry, "").await?;
-    task.expect_item(InboxItemKind::Plan).await?;
-    world.end().await
+    asks_at_the_limit("resume_after_limit = false", 1).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,25 +112,32 @@ async fn pass(mut client: TcpStream, proxy: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
+    use std::{io, time::Duration};
 
+    use tempfile::TempDir;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpStream, UnixListener};
+    use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     use super::{CONNECTIONS, Forward};
 
     const PATIENCE: Duration = Duration::from_mins(1);
 
-    /// A proxy that hangs up on everybody without a word, and a client that says `GET` and stays.
-    #[tokio::test]
-    async fn those_that_were_hung_up_on_make_room_though_they_stay() {
+    /// A proxy in a folder, and who forwards to it from a port.
+    async fn forwarding() -> (TempDir, UnixListener, u16, JoinHandle<io::Result<()>>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.sock");
         let proxy = UnixListener::bind(&path).unwrap();
         let forward = Forward::bind(0, &path).await.unwrap();
         let port = forward.port().unwrap();
-        let running = tokio::spawn(forward.run());
+        (folder, proxy, port, tokio::spawn(forward.run()))
+    }
+
+    /// A proxy that hangs up on everybody without a word, and a client that says `GET` and stays.
+    #[tokio::test]
+    async fn those_that_were_hung_up_on_make_room_though_they_stay() {
+        let (_folder, proxy, port, running) = forwarding().await;
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS {
             let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -155,12 +162,7 @@ mod tests {
     /// What is left of an exchange goes on in the other direction.
     #[tokio::test]
     async fn a_side_that_has_said_all_still_hears_the_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("proxy.sock");
-        let proxy = UnixListener::bind(&path).unwrap();
-        let forward = Forward::bind(0, &path).await.unwrap();
-        let port = forward.port().unwrap();
-        let running = tokio::spawn(forward.run());
+        let (_folder, proxy, port, running) = forwarding().await;
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         client.write_all(b"ask").await.unwrap();
         client.shutdown().await.unwrap();

@@ -231,8 +231,8 @@ async fn the_base_is_merged_and_what_conflicts_is_named_until_it_is_resolved() {
     world.end().await;
 }
 
-#[tokio::test]
-async fn what_setup_commands_left_is_not_in_the_way_of_the_base() {
+/// A world whose branch has a commit that is published.
+async fn with_a_commit() -> World {
     let mut world = World::start().await;
     world.worker.harness.prepare(prepare()).await.unwrap();
     script(
@@ -242,6 +242,12 @@ async fn what_setup_commands_left_is_not_in_the_way_of_the_base() {
     .await
     .unwrap();
     world.worker.harness.publish("rest").await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn what_setup_commands_left_is_not_in_the_way_of_the_base() {
+    let mut world = with_a_commit().await;
     // The base changes a file, and brings another one.
     let theirs = "git checkout -q --detach origin/main; echo theirs > README; echo theirs > lock
         git add README lock; git commit -qm theirs; git push -q origin HEAD:refs/heads/main";
@@ -260,15 +266,7 @@ async fn what_setup_commands_left_is_not_in_the_way_of_the_base() {
 
 #[tokio::test]
 async fn a_base_that_does_not_conflict_is_merged_at_once() {
-    let mut world = World::start().await;
-    world.worker.harness.prepare(prepare()).await.unwrap();
-    script(
-        &mut world.worker,
-        "echo 1 > one; git add one; git commit -qm one",
-    )
-    .await
-    .unwrap();
-    world.worker.harness.publish("rest").await.unwrap();
+    let mut world = with_a_commit().await;
     let theirs =
         "git checkout -q --detach origin/main; echo 2 > two; git add two; git commit -qm two
         git push -q origin HEAD:refs/heads/main";

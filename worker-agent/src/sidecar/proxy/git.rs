@@ -8,9 +8,11 @@
 
 mod advertise;
 mod commands;
+mod denied;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod pack;
 mod pktline;
 mod report;
@@ -20,7 +22,7 @@ mod spool;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use url::Url;
 
 use self::commands::{Command, Head};
+pub use self::denied::{Denied, LastDenied};
+pub use self::gate::PushGate;
 use self::report::{Outcome, Report};
 pub use self::screen::{HeldChange, Refusal, Screen, WorkflowFiles};
 use self::spool::Spool;
@@ -53,18 +57,6 @@ const DRAINED: usize = 64 * 1024 * 1024;
 
 /// How long the report of a push is awaited after its client has gone.
 const REPORT_TIMEOUT: Duration = Duration::from_mins(2);
-
-/// Bytes of the code host's own words about a request that it refuses, and how long they are waited for.
-const WORDS: usize = 4 * 1024;
-const WORDS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Characters of them that are told.
-const WORDS_TOLD: usize = 300;
-
-/// What a closed gate says.
-const GATE_CLOSED: &str = "pushes are closed until the plan is approved";
-/// What a gate says that is closed for a while.
-const GATE_AWAY: &str =
-    "touch with mainloop is lost, and nothing is pushed meanwhile; it is pushed when it is back";
 
 /// The one repository and branch.
 #[derive(Clone, Debug)]
@@ -90,114 +82,6 @@ pub struct Screening {
     pub options: screen::Options,
     /// Folder for a push meanwhile. The harness must not see it.
     pub dir: PathBuf,
-}
-
-/// Whether pushes may pass. Closed at first. A push of which not all was sent when it closes is cut.
-#[derive(Clone, Debug, Default)]
-pub struct PushGate(Arc<Mutex<Gate>>);
-
-#[derive(Debug, Default)]
-enum Gate {
-    #[default]
-    Closed,
-    /// For as long as the plane is not heard of.
-    Away,
-    /// With what ends when it closes.
-    Open(CancellationToken),
-}
-
-impl PushGate {
-    /// Lets pushes pass.
-    pub fn open(&self) {
-        let mut gate = self.lock();
-        if !matches!(*gate, Gate::Open(_)) {
-            *gate = Gate::Open(CancellationToken::new());
-        }
-    }
-
-    /// Refuses pushes, and cuts those under way.
-    pub fn close(&self) {
-        self.shut(Gate::Closed);
-    }
-
-    /// As [`Self::close`], for a while.
-    pub fn suspend(&self) {
-        self.shut(Gate::Away);
-    }
-
-    fn shut(&self, how: Gate) {
-        if let Gate::Open(leave) = std::mem::replace(&mut *self.lock(), how) {
-            leave.cancel();
-        }
-    }
-
-    /// Whether it is open.
-    pub fn is_open(&self) -> bool {
-        self.leave().is_some()
-    }
-
-    /// Where it is open, what ends when it closes.
-    fn leave(&self) -> Option<CancellationToken> {
-        match &*self.lock() {
-            Gate::Open(leave) => Some(leave.clone()),
-            Gate::Closed | Gate::Away => None,
-        }
-    }
-
-    /// Why a push does not pass, or did not a moment ago.
-    fn words(&self) -> &'static str {
-        match &*self.lock() {
-            Gate::Closed => GATE_CLOSED,
-            Gate::Away | Gate::Open(_) => GATE_AWAY,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Gate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The code host's no to a request of git.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denied {
-    /// 401 or 403.
-    pub status: u16,
-    /// The code host's own words, in one line that is bounded; empty where it had none.
-    pub words: String,
-}
-
-impl std::fmt::Display for Denied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { status, words } = self;
-        match (status, words.as_str()) {
-            (401, "") => f.write_str("the code host did not accept the worker's token (401)"),
-            (401, words) => write!(
-                f,
-                "the code host did not accept the worker's token (401): {words}"
-            ),
-            (status, "") => write!(f, "the code host refused it ({status})"),
-            (status, words) => write!(f, "the code host refused it ({status}): {words}"),
-        }
-    }
-}
-
-/// What the code host answered git last, where that was a no. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct LastDenied(Arc<Mutex<Option<Denied>>>);
-
-impl LastDenied {
-    /// The no.
-    pub fn get(&self) -> Option<Denied> {
-        self.lock().clone()
-    }
-
-    fn set(&self, denied: Option<Denied>) {
-        *self.lock() = denied;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Denied>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The proxy behind `/git/`.
@@ -618,7 +502,7 @@ impl Git {
             let status = head.status.as_u16();
             self.sink.put(Event::GitUnauthorized { status });
             let words = match body {
-                Answered::Plain(body) => words(body).await,
+                Answered::Plain(body) => denied::words(body).await,
                 Answered::Watched(_) => String::new(),
             };
             let denied = Denied { status, words };
@@ -692,28 +576,6 @@ impl Git {
     }
 }
 
-/// What an answer says, in one line that is bounded. A page for a browser says nothing that its status does not.
-async fn words(mut body: Heard) -> String {
-    let mut read = Vec::new();
-    let reading = async {
-        while read.len() < WORDS
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            if let Some(data) = frame.data_ref() {
-                read.extend_from_slice(&data[..data.len().min(WORDS - read.len())]);
-            }
-        }
-    };
-    // What came until then is told.
-    let _ = tokio::time::timeout(WORDS_TIMEOUT, reading).await;
-    let words = mainloop_github::text::visible(&String::from_utf8_lossy(&read));
-    if words.trim_start().starts_with('<') {
-        return String::new();
-    }
-    let words: Vec<&str> = words.split_whitespace().collect();
-    words.join(" ").chars().take(WORDS_TOLD).collect()
-}
-
 /// A push on its way, and the leave that it has.
 struct Passing {
     command: Command,
@@ -736,7 +598,7 @@ impl hyper::body::Body for Replayed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.closed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(GATE_CLOSED.into())));
+            return Poll::Ready(Some(Err(gate::CLOSED.into())));
         }
         if let Some(chunk) = self.chunks.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
